@@ -1,0 +1,258 @@
+"""The Parquet files of a version: ledger, pairs and unpaired rows, in plain Arrow types.
+
+Text is joined range by range of comparison ids, so that a million pairs never lie in memory at once; the
+decision alone is held whole. Files are written by pyarrow with 32-bit lists and strings, because that is what
+`datasets`, TRL and DuckDB read without a cast. The surprise: ids are hashes, so a sorted shard is also a
+random sample of the set.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from dpo_data import schema
+from dpo_data.schema import DataError
+from dpo_data.settings import Settings
+
+SPLITS = ("train", "validation", "test")
+
+# Columns of every pairs shard behind the wire format: what the margin report groups by.
+SLICE_COLUMNS = pl.Schema(
+    {
+        "agreement": pl.Float64,
+        "similarity": pl.Float64,
+        "edit_ratio": pl.Float64,
+        "length_gap_tokens": pl.Int64,  # chosen - rejected; null where tokens were not counted
+        "length_gap_chars": pl.Int64,
+        "tokens_chosen": pl.UInt32,
+        "tokens_rejected": pl.UInt32,
+        "turns": pl.UInt32,
+        "language": pl.String,
+        "prompt_group": pl.String,
+        "annotators": pl.UInt32,
+        "votes": pl.UInt32,
+        "in_cycle": pl.Boolean,
+    }
+)
+
+
+class ShardSettings(Settings):
+    """How the files are cut. All of it is part of the version's id, since it changes the bytes."""
+
+    rows_per_shard: int = Field(default=100_000, ge=1)
+    """About 400 MB of text at 2 kB a response: under the 500 MB at which the Hub's own writer cuts a shard."""
+    row_group_rows: int = Field(default=1_000, ge=1)
+    """The writer batch of `datasets`: small enough for random access, the price is some compression."""
+    compression_level: int = Field(default=3, ge=1, le=22)
+    """zstd's own default."""
+    unpaired: bool = True
+    """Write the KTO shards too; they hold every kept response once more."""
+
+
+def kept(ledger: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are published as pairs: no reason against them, and a side is preferred."""
+    return ledger.filter(pl.col("reasons").list.len() == 0, pl.col("preferred").is_not_null())
+
+
+def write_ledger(ledger: pl.DataFrame, folder: Path, settings: ShardSettings) -> None:
+    """Write ledger.parquet: every comparison, sorted by id (wide row groups, for column scans)."""
+    ordered = ledger.sort("comparison_id")
+    pq.write_table(
+        _plain(ordered),
+        folder / "ledger.parquet",
+        compression="zstd",
+        compression_level=settings.compression_level,
+        row_group_size=100_000,
+    )
+
+
+def write_pairs(
+    ledger: pl.DataFrame, comparisons: pl.LazyFrame, folder: Path, slices: tuple[str, ...], settings: ShardSettings
+) -> dict[str, int]:
+    """Write pairs/ and unpaired/ for the kept rows of `ledger`; return the rows per split.
+
+    `comparisons` has the columns of `schema.COMPARISONS`. Raises `DataError` when a kept row has no text there.
+    """
+    rows = kept(ledger).sort("comparison_id")
+    counts = {split: rows.filter(pl.col("split") == split).height for split in SPLITS}
+    unknown = rows.filter(~pl.col("split").is_in(SPLITS) | pl.col("split").is_null())
+    if unknown.height:
+        raise DataError(
+            f"{unknown.height} kept rows have no split of {', '.join(SPLITS)} "
+            f"(first: {unknown['comparison_id'][0]}). Assign splits before publishing."
+        )
+    pairs = {split: ShardWriter(folder / "pairs", split, n, settings) for split, n in counts.items()}
+    halves = {
+        split: ShardWriter(folder / "unpaired", split, 2 * n, settings)
+        for split, n in counts.items()
+        if settings.unpaired
+    }
+    for frame in _with_text(rows, comparisons, slices, settings.rows_per_shard):
+        for split in SPLITS:
+            part = frame.filter(pl.col("split") == split)
+            pairs[split].add(part)
+            if halves:
+                halves[split].add(unpair(part))
+    for writer in (*pairs.values(), *halves.values()):
+        writer.close()
+    return counts
+
+
+def pair_columns(rows: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
+    """Ledger rows joined with their text -> the wire format and its slice columns, one row per pair."""
+    chosen_a = pl.col("preferred") == "a"
+
+    def chosen(name: str) -> pl.Expr:
+        return pl.when(chosen_a).then(pl.col(f"{name}_a")).otherwise(pl.col(f"{name}_b"))
+
+    def rejected(name: str) -> pl.Expr:
+        return pl.when(chosen_a).then(pl.col(f"{name}_b")).otherwise(pl.col(f"{name}_a"))
+
+    def gap(name: str) -> pl.Expr:
+        return chosen(name).cast(pl.Int64) - rejected(name).cast(pl.Int64)
+
+    return rows.select(
+        pl.col("comparison_id").alias("pair_id"),
+        "prompt",
+        _answer(chosen("response")).alias("chosen"),
+        _answer(rejected("response")).alias("rejected"),
+        "weight",
+        "confidence",
+        chosen("votes").alias("votes_chosen"),
+        rejected("votes").alias("votes_rejected"),
+        "source",
+        "split",
+        "agreement",
+        "similarity",
+        "edit_ratio",
+        gap("tokens").alias("length_gap_tokens"),
+        gap("chars").alias("length_gap_chars"),
+        chosen("tokens").alias("tokens_chosen"),
+        rejected("tokens").alias("tokens_rejected"),
+        "turns",
+        "language",
+        "prompt_group",
+        "annotators",
+        "votes",
+        "in_cycle",
+        *slices,
+    )
+
+
+def unpair(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Each pair as two rows, chosen first, for losses that need no pairs (Ethayarajh et al. 2024, KTO)."""
+    sides = [
+        pairs.select(
+            pl.concat_str("pair_id", pl.lit(f"-{side}")).alias("row_id"),
+            "prompt",
+            pl.col(side).alias("completion"),
+            pl.lit(side == "chosen").alias("label"),
+            "weight",
+            "source",
+            "split",
+        )
+        for side in ("chosen", "rejected")
+    ]
+    return schema.check(pl.concat(sides).sort("row_id"), schema.UNPAIRED, "unpaired rows")
+
+
+class ShardWriter:
+    """Writes the rows of one split, in the order given, to `<split>-0000i-of-0000N.parquet`.
+
+    N has to be known before the first row, hence `total`. A split without rows writes no file.
+    """
+
+    def __init__(self, folder: Path, split: str, total: int, settings: ShardSettings) -> None:
+        self.folder, self.split, self.total, self.settings = folder, split, total, settings
+        self.shards = -(-total // settings.rows_per_shard)
+        self.written = 0
+        self.open: pq.ParquetWriter | None = None
+        self.waiting: list[pl.DataFrame] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Take further rows; whole row groups are written at once, the rest waits for more."""
+        if rows.height:
+            self.waiting.append(rows)
+        while sum(frame.height for frame in self.waiting) >= self._next_group():
+            self._write_group(self._next_group())
+
+    def close(self) -> None:
+        """Write what waits. Raises `DataError` if another number of rows came than was announced."""
+        rest = sum(frame.height for frame in self.waiting)
+        if rest:
+            self._write_group(rest)
+        if self.open is not None:
+            self.open.close()
+        if self.written != self.total:
+            raise DataError(f"{self.folder.name}/{self.split}: {self.written} rows written, {self.total} expected.")
+
+    def _next_group(self) -> int:
+        room = self.settings.rows_per_shard - self.written % self.settings.rows_per_shard
+        return min(self.settings.row_group_rows, room)
+
+    def _write_group(self, size: int) -> None:
+        waiting = pl.concat(self.waiting)
+        group, rest = waiting.head(size), waiting.slice(size)
+        self.waiting = [rest] if rest.height else []
+        table = _plain(group)
+        if self.open is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"{self.split}-{self.written // self.settings.rows_per_shard:05d}-of-{self.shards:05d}.parquet"
+            self.open = pq.ParquetWriter(
+                self.folder / name,
+                table.schema,
+                compression="zstd",
+                compression_level=self.settings.compression_level,
+            )
+        self.open.write_table(table, row_group_size=size)
+        self.written += size
+        if self.written % self.settings.rows_per_shard == 0:
+            self.open.close()
+            self.open = None
+
+
+def _with_text(
+    rows: pl.DataFrame, comparisons: pl.LazyFrame, slices: tuple[str, ...], size: int
+) -> Iterator[pl.DataFrame]:
+    """Sorted kept rows joined with their text, `size` rows at a time."""
+    texts = comparisons.select("comparison_id", "prompt", "response_a", "response_b")
+    for start in range(0, rows.height, size):
+        part = rows.slice(start, size)
+        first, last = part["comparison_id"][0], part["comparison_id"][-1]
+        near = texts.filter(pl.col("comparison_id").is_between(pl.lit(first), pl.lit(last)))
+        joined = near.join(part.lazy(), on="comparison_id", how="inner").sort("comparison_id").collect()
+        if joined.height != part.height:
+            lost = part.join(joined.select("comparison_id"), on="comparison_id", how="anti")
+            raise DataError(
+                f"{part.height - joined.height} kept rows of the ledger do not match one text each in the store's "
+                f"batches (first without text: {lost['comparison_id'].head(1).to_list()}). "
+                "Measure the store again before publishing."
+            )
+        frame = pair_columns(joined, slices)
+        yield schema.check(frame, pl.Schema({**schema.PAIRS, **SLICE_COLUMNS}), "pairs")
+
+
+def _answer(text: pl.Expr) -> pl.Expr:
+    return pl.concat_list(pl.struct(pl.lit("assistant").alias("role"), text.alias("content")))
+
+
+def _plain(frame: pl.DataFrame) -> pa.Table:
+    """The frame as an Arrow table with 32-bit lists and strings."""
+    table: pa.Table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return table.cast(pa.schema([pa.field(field.name, _plain_type(field.type)) for field in table.schema]))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    simple: Mapping[pa.DataType, pa.DataType] = {
+        pa.large_string(): pa.string(),
+        pa.large_binary(): pa.binary(),
+    }
+    if pa.types.is_large_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _plain_type(field.type)) for field in kind])
+    return simple.get(kind, kind)

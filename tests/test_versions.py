@@ -1,0 +1,209 @@
+"""Publishing is atomic, idempotent and byte-identical; a version opens as it was written."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from hashlib import sha256
+from pathlib import Path
+
+import polars as pl
+import pytest
+from planted_version import Planted, PlantedConfig, ledger_of, many, plant_store
+
+from dpo_data import schema, versions
+from dpo_data.schema import DataError
+from dpo_data.shards import SLICE_COLUMNS, ShardSettings
+from dpo_data.versions import PublishGates
+
+CONFIG = PlantedConfig()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_published_version_holds_ledger_pairs_and_a_manifest_that_lists_them(tmp_path: Path) -> None:
+    rows = many(40)
+    rows[3].reasons = ("tie",)
+    store = plant_store(tmp_path, rows)
+    version = versions.publish(store, ledger_of(rows), CONFIG)
+    assert version.created and version.id == version.path.name and len(version.id) == 16
+    assert version.ledger().collect().height == 40
+    pairs = version.pairs().collect()
+    assert pairs.height == 39 and rows[3].id not in pairs["pair_id"]
+    assert pairs.columns == [*schema.PAIRS, *SLICE_COLUMNS, "category"]
+    listed = {entry["path"]: entry["rows"] for entry in version.manifest["files"]}
+    assert listed["ledger.parquet"] == 40
+    assert sum(n for path, n in listed.items() if path.startswith("pairs/")) == 39
+    assert set(digests(version.path)) - set(listed) <= {"manifest.json", "changes.json"}
+    assert versions.verify(version) == []
+    assert versions.open_version(store).id == version.id == versions.open_version(store, version.id[:6]).id
+
+
+def test_the_chosen_text_is_the_preferred_one_whatever_its_side(tmp_path: Path) -> None:
+    rows = many(30)
+    assert {row.preferred for row in rows} == {"a", "b"}
+    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), CONFIG)
+    by_id = {row["pair_id"]: row for row in version.pairs().collect().to_dicts()}
+    for row in rows:
+        pair = by_id[row.id]
+        assert pair["prompt"] == [{"role": "user", "content": row.prompt}]
+        assert pair["chosen"] == [{"role": "assistant", "content": row.better.strip()}]
+        assert pair["rejected"] == [{"role": "assistant", "content": row.worse.strip()}]
+        assert (pair["votes_chosen"], pair["votes_rejected"]) == (3, 0)
+        assert pair["length_gap_chars"] == len(row.better.strip()) - len(row.worse.strip())
+        assert pair["length_gap_tokens"] is None
+
+
+def test_publishing_the_same_again_rewrites_nothing(tmp_path: Path) -> None:
+    rows = many(20)
+    store = plant_store(tmp_path, rows)
+    first = versions.publish(store, ledger_of(rows), CONFIG)
+    before = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
+    again = versions.publish(store, ledger_of(rows).sample(fraction=1, shuffle=True, seed=7), CONFIG)
+    assert again.id == first.id and not again.created
+    assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
+
+
+def test_two_stores_with_the_same_input_publish_the_same_bytes(tmp_path: Path) -> None:
+    rows = many(60)
+    cut = ShardSettings(rows_per_shard=16, row_group_rows=5)
+    one = versions.publish(plant_store(tmp_path / "one", rows), ledger_of(rows), CONFIG, shard_settings=cut)
+    shuffled = ledger_of(rows[::-1])
+    two = versions.publish(plant_store(tmp_path / "two", rows[::-1]), shuffled, CONFIG, shard_settings=cut)
+    assert one.id == two.id
+    assert digests(one.path) == digests(two.path)
+
+
+def test_another_limit_or_another_decision_is_another_version(tmp_path: Path) -> None:
+    rows = many(20)
+    store = plant_store(tmp_path, rows)
+    ids = {versions.publish(store, ledger_of(rows), CONFIG).id}
+    ids.add(versions.publish(store, ledger_of(rows), PlantedConfig(min_agreement=0.7)).id)
+    ids.add(versions.publish(store, ledger_of(rows), CONFIG, models={"tokenizer": "abc"}).id)
+    rows[0].reasons = ("tie",)
+    ids.add(versions.publish(store, ledger_of(rows), CONFIG).id)
+    assert len(ids) == 4
+    assert len(versions.list_versions(store)) == 4
+
+
+def test_shards_are_cut_sorted_and_named_by_their_number(tmp_path: Path) -> None:
+    rows = many(50, split="train")
+    cut = ShardSettings(rows_per_shard=20, row_group_rows=8)
+    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), CONFIG, shard_settings=cut)
+    names = sorted(path.name for path in (version.path / "pairs").iterdir())
+    assert names == [f"train-{i:05d}-of-00003.parquet" for i in range(3)]
+    assert [pl.read_parquet(version.path / "pairs" / name).height for name in names] == [20, 20, 10]
+    ids = version.pairs("train").collect()["pair_id"].to_list()
+    assert ids == sorted(row.id for row in rows)
+
+
+def test_the_pointer_moves_keeps_the_champion_and_can_be_set_back(tmp_path: Path) -> None:
+    rows = many(20)
+    store = plant_store(tmp_path, rows)
+    first = versions.publish(store, ledger_of(rows), CONFIG)
+    (store / "current.json").write_text(f'{{"champion": "run-1", "version": "{first.id}"}}')
+    second = versions.publish(store, ledger_of(rows), PlantedConfig(min_agreement=0.9))
+    assert versions.read_pointer(store) == {"champion": "run-1", "version": second.id}
+    versions.make_current(store, first.id)
+    assert versions.read_pointer(store) == {"champion": "run-1", "version": first.id}
+
+
+def test_nothing_kept_or_nothing_to_train_on_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    rows = many(10, reasons=("tie",))
+    store = plant_store(tmp_path, rows)
+    with pytest.raises(DataError, match=r"0 of 10 comparisons are kept .*tie 10"):
+        versions.publish(store, ledger_of(rows), CONFIG)
+    held_out = [Planted("p", "yes", "no", split="test")]
+    with pytest.raises(DataError, match="none of the 1 kept pairs is in the train split"):
+        versions.publish(store, ledger_of(held_out), CONFIG)
+    assert versions.list_versions(store) == [] and versions.current(store) is None
+
+
+def test_the_gate_refuses_a_fall_beyond_its_share_and_lets_a_smaller_one_pass(tmp_path: Path) -> None:
+    rows = many(20)
+    store = plant_store(tmp_path, rows)
+    first = versions.publish(store, ledger_of(rows), CONFIG)
+    for row in rows[:3]:
+        row.reasons = ("tie",)
+    with pytest.raises(DataError, match=f"fall from 20 .version {first.id}. to 17"):
+        versions.publish(store, ledger_of(rows), CONFIG, gates=PublishGates(max_drop=0.1))
+    assert versions.open_version(store).id == first.id
+    assert versions.publish(store, ledger_of(rows), CONFIG, gates=PublishGates(max_drop=0.15)).created
+
+
+def test_a_kept_row_without_text_is_named(tmp_path: Path) -> None:
+    rows = many(5)
+    store = plant_store(tmp_path, rows[1:])
+    with pytest.raises(DataError, match=rows[0].id):
+        versions.publish(store, ledger_of(rows), CONFIG)
+    assert versions.list_versions(store) == []
+
+
+def test_an_unknown_or_ambiguous_version_lists_what_is_there(tmp_path: Path) -> None:
+    rows = many(5)
+    store = plant_store(tmp_path, rows)
+    with pytest.raises(DataError, match="no current version"):
+        versions.open_version(store)
+    version = versions.publish(store, ledger_of(rows), CONFIG)
+    with pytest.raises(DataError, match=version.id):
+        versions.open_version(store, "nothing")
+
+
+def test_a_changed_file_is_found_by_its_hash(tmp_path: Path) -> None:
+    rows = many(20)
+    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), CONFIG)
+    shard = next(iter((version.path / "pairs").glob("train-*")))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    assert versions.verify(version) == [f"pairs/{shard.name}"]
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from planted_version import PlantedConfig, ledger_of, many
+    from dpo_data import versions
+    target, count = {target!r}, {count}
+    module = versions.shards if hasattr(versions.shards, target) else versions
+    original = getattr(module, target)
+    calls = 0
+    def dies(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    setattr(module, target, dies)
+    versions.publish(Path({store!r}), ledger_of(many(40)), PlantedConfig(min_agreement=0.9))
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "count"), [("write_pairs", 1), ("pair_columns", 1), ("_seal", 1), ("_write_json", 1), ("_point", 1)]
+)
+def test_kill_9_leaves_no_half_version_and_the_next_publish_sweeps(tmp_path: Path, target: str, count: int) -> None:
+    rows = many(40)
+    store = plant_store(tmp_path / "store", rows)
+    old = versions.publish(store, ledger_of(rows), CONFIG)
+    before = digests(old.path)
+    script = textwrap.dedent(KILLED).format(
+        tests=str(Path(__file__).parent), target=target, count=count, store=str(store)
+    )
+    died = subprocess.run([sys.executable, "-c", script], env={**os.environ}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert versions.open_version(store).id == old.id and digests(old.path) == before
+    assert all(versions.verify(versions.open_version(store, path.name)) == [] for path in versions.list_versions(store))
+    new = versions.publish(store, ledger_of(rows), PlantedConfig(min_agreement=0.9))
+    assert new.created == (target != "_point")
+    assert versions.open_version(store).id == new.id
+    undisturbed = plant_store(tmp_path / "undisturbed", rows)
+    versions.publish(undisturbed, ledger_of(rows), CONFIG)
+    same = versions.publish(undisturbed, ledger_of(rows), PlantedConfig(min_agreement=0.9))
+    assert digests(same.path) == digests(new.path)
+    assert not list((store / "versions").glob(".publishing-*"))
