@@ -1,0 +1,193 @@
+"""Votes to a preference with a known confidence: the tally, the agreement, the posterior, and the rules on them.
+
+One annotator has one vote a comparison. Anonymous votes cannot be told apart, so those of a source count as one
+snapshot says, however often the snapshot is read again. The surprise: a single vote has no agreement (null, not
+100 %), and equal votes both ways are quarantined, never settled by the order of a file.
+"""
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from dpo_data.reliability import CodedVotes, Reliability, ReliabilityLimits, estimate
+from dpo_data.settings import Settings
+
+KEY = ["comparison_id", "source", "annotator"]
+
+
+class AgreementLimits(Settings):
+    """What a comparison's votes must say for it to be kept."""
+
+    min_agreement: float = Field(0.5, ge=0, le=1)
+    """Share of the votes that chose the preferred side. Unanimity is not asked for: 39 % of MultiPref and 24 % of
+    HelpSteer2 comparisons divide people for reasons other than noise (Diverging Preferences, arXiv 2410.14632)."""
+    min_confidence: float = Field(0.6, ge=0.5, le=1)
+    """Posterior that the preferred side is better; 0.6 drops those within .1 of a coin toss."""
+    settle_contradictions_above: float | None = Field(None, ge=0.5, le=1)
+    """Keep equal votes both ways where the annotators' reliability alone makes one side this probable; never by
+    default, since skill is an estimate and the votes are a fact."""
+    reliability: ReliabilityLimits = ReliabilityLimits()
+
+
+def collapse(votes: pl.DataFrame) -> pl.DataFrame:
+    """One row per comparison, source and annotator; anonymous votes one row per comparison, source and choice.
+
+    Columns: comparison_id, source, annotator, annotator_kind, choice, strength, shown_first, copies (like anonymous
+    votes), self_contradiction. A person's latest dated vote wins; a judge model asked in both orders is not changing
+    its mind, so both count. Who chose differently at once has not chosen: a tie (as Zheng et al., arXiv 2306.05685,
+    3.4, score a judge), and a self-contradiction where both sides were chosen. Sorted, so row order is of no account.
+    """
+    named = _one_vote_each(votes.filter(pl.col("annotator").is_not_null()))
+    anonymous = _latest_snapshot(votes.filter(pl.col("annotator").is_null()))
+    return pl.concat([named, anonymous.select(named.columns)]).sort("comparison_id", "source", "annotator", "choice")
+
+
+def _one_vote_each(votes: pl.DataFrame) -> pl.DataFrame:
+    columns = [*KEY, "annotator_kind", "choice", "strength", "shown_first"]
+    extra = [pl.lit(1, pl.UInt32).alias("copies"), pl.lit(0, pl.UInt32).alias("self_contradiction")]
+    repeated = pl.struct(KEY).is_duplicated()
+    many = votes.filter(repeated)
+    once = votes.filter(~repeated).select(*columns, *extra) if many.height else votes.select(*columns, *extra)
+    if not many.height:
+        return once
+    order = pl.when(pl.col("annotator_kind") == "model").then(pl.col("shown_first").fill_null(""))
+    latest = many.with_columns(order.alias("order")).filter(
+        pl.col("at").is_null().all().over(*KEY, "order") | (pl.col("at") == pl.col("at").max().over(*KEY, "order"))
+    )
+    like = pl.col("choice").n_unique() == 1
+    settled = latest.group_by(KEY).agg(
+        pl.col("annotator_kind").min(),
+        pl.when(like).then(pl.col("choice").min()).otherwise(pl.lit("tie")).alias("choice"),
+        pl.when(like).then(pl.col("strength").mean()).alias("strength"),
+        pl.when(pl.col("shown_first").n_unique() == 1).then(pl.col("shown_first").min()).alias("shown_first"),
+        pl.lit(1, pl.UInt32).alias("copies"),
+        (pl.col("choice").filter(pl.col("choice") != "tie").n_unique() == 2)
+        .cast(pl.UInt32)
+        .alias("self_contradiction"),
+    )
+    return pl.concat([once, settled.select(once.columns)])
+
+
+def _latest_snapshot(votes: pl.DataFrame) -> pl.DataFrame:
+    """Anonymous votes as the fullest batch has them: a batch is a snapshot, and a later one repeats the earlier."""
+    like = ["comparison_id", "source", "choice"]
+    batch = [pl.col("batch") if "batch" in votes.columns else pl.lit("").alias("batch")]
+    counted = (
+        votes.with_columns(batch)
+        .group_by(*like, "batch")
+        .agg(
+            pl.col("annotator").min(),
+            pl.col("annotator_kind").min(),
+            pl.col("strength").mean(),
+            pl.when(pl.col("shown_first").n_unique() == 1).then(pl.col("shown_first").min()).alias("shown_first"),
+            pl.len().cast(pl.UInt32).alias("copies"),
+            pl.lit(0, pl.UInt32).alias("self_contradiction"),
+        )
+    )
+    return counted.sort(*like, "copies", "batch").unique(like, keep="last").drop("batch")
+
+
+def tally(votes: pl.DataFrame) -> pl.DataFrame:
+    """Votes counted per comparison: source, votes, votes_a, votes_b, votes_tie, annotators, self_contradictions.
+
+    `votes` has the columns of `schema.VOTES` (and `batch` where it comes from several). Sorted by comparison_id. Where
+    several sources voted, `source` is the one with most votes, then the first by name. Anonymous votes count as one
+    annotator a source.
+    """
+    return _tally(collapse(votes))
+
+
+def _tally(collapsed: pl.DataFrame) -> pl.DataFrame:
+    by_source = collapsed.group_by("comparison_id", "source").agg(pl.col("copies").sum())
+    source = by_source.sort("comparison_id", "copies", "source", descending=[False, True, False]).unique(
+        "comparison_id", keep="first", maintain_order=True
+    )
+    counted = collapsed.group_by("comparison_id").agg(
+        pl.col("copies").sum().alias("votes"),
+        *(pl.col("copies").filter(pl.col("choice") == c).sum().alias(f"votes_{c}") for c in ("a", "b", "tie")),
+        pl.struct("source", "annotator").n_unique().cast(pl.UInt32).alias("annotators"),
+        pl.col("self_contradiction").sum().alias("self_contradictions"),
+    )
+    return source.select("comparison_id", "source").join(counted, on="comparison_id", how="left", maintain_order="left")
+
+
+def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes, pl.DataFrame, pl.DataFrame]:
+    """Collapsed votes as numbers, and the tables their codes index: comparison_id; source, annotator, kind."""
+    items = collapsed.select("comparison_id").unique().sort("comparison_id").with_row_index("item")
+    people = (
+        (collapsed.group_by("source", "annotator").agg(pl.col("annotator_kind").min()))
+        .sort("source", "annotator")
+        .with_row_index("person")
+    )
+    coded = collapsed.join(items, on="comparison_id", how="left", maintain_order="left").join(
+        people.drop("annotator_kind"), on=["source", "annotator"], how="left", nulls_equal=True, maintain_order="left"
+    )
+    side = {"a": 1.0, "b": -1.0}
+    decided = pl.col("choice") != "tie"
+    numbers = coded.select(
+        pl.col("item").cast(pl.Int32),
+        pl.col("person").cast(pl.Int32).alias("annotator"),
+        pl.col("choice").replace_strict(side, default=0.0, return_dtype=pl.Float32).alias("direction"),
+        (pl.when(decided).then(pl.col("strength").fill_null(1.0)).otherwise(limits.tie_evidence) * pl.col("copies"))
+        .cast(pl.Float32)
+        .alias("evidence"),
+        pl.col("shown_first").replace_strict(side, default=0.0, return_dtype=pl.Float32).alias("first"),
+        pl.col("copies").cast(pl.Int32).alias("repeats"),
+    )
+    columns = {name: numbers[name].to_numpy() for name in numbers.columns}
+    return CodedVotes(**columns, items=items.height, annotators=people.height), items, people
+
+
+def posteriors(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[pl.DataFrame, Reliability]:
+    """comparison_id and `posterior_a`, the probability that a is the better response; and the whole estimate."""
+    votes, items, _ = code(collapsed, limits)
+    found = estimate(votes, limits)
+    posterior = pl.Series("posterior_a", 1 / (1 + np.exp(-found.logit)))
+    return items.select("comparison_id").with_columns(posterior), found
+
+
+def measure(ledger: pl.DataFrame, votes: pl.DataFrame, limits: AgreementLimits | None = None) -> pl.DataFrame:
+    """The ledger with source, vote counts, self_contradictions, preferred, agreement and confidence.
+
+    `preferred` is the side with the larger posterior; null where the posterior is even, where more votes say tie than
+    say either side, or where there is no vote. `agreement` is the share of all votes, ties included, for `preferred`;
+    null below two votes. `confidence` is the posterior of `preferred`.
+    """
+    limits = limits or AgreementLimits()
+    collapsed = collapse(votes)
+    posterior, _ = posteriors(collapsed, limits.reliability)
+    counted = _tally(collapsed).join(posterior, on="comparison_id", how="left", maintain_order="left")
+    added = [name for name in counted.columns if name != "comparison_id"]
+    fresh = ledger.drop(*added, "preferred", "agreement", "confidence", strict=False)
+    numbers = [name for name in added if name not in ("source", "posterior_a")]
+    frame = fresh.join(counted, on="comparison_id", how="left", maintain_order="left").with_columns(
+        pl.col(numbers).fill_null(0)
+    )
+    tied = pl.col("votes_tie") > pl.max_horizontal("votes_a", "votes_b")
+    certain = (pl.col("posterior_a") - 0.5).abs() > 1e-9
+    frame = frame.with_columns(
+        pl.when(certain & ~tied)
+        .then(pl.when(pl.col("posterior_a") > 0.5).then(pl.lit("a")).otherwise(pl.lit("b")))
+        .alias("preferred")
+    )
+    chosen = pl.when(pl.col("preferred") == "a").then(pl.col("votes_a")).otherwise(pl.col("votes_b"))
+    known = pl.col("preferred").is_not_null()
+    return frame.with_columns(
+        pl.when(known & (pl.col("votes") >= 2)).then(chosen / pl.col("votes")).alias("agreement"),
+        pl.when(known).then(pl.max_horizontal("posterior_a", 1 - pl.col("posterior_a"))).alias("confidence"),
+    ).drop("posterior_a")
+
+
+def rules(limits: AgreementLimits) -> dict[str, pl.Expr]:
+    """Reasons to drop a row for its votes; null (not measured) never fails one."""
+    equal = (pl.col("votes_a") == pl.col("votes_b")) & ((pl.col("votes_a") > 0) | (pl.col("self_contradictions") > 0))
+    if limits.settle_contradictions_above is not None:
+        equal = equal & (pl.col("confidence").fill_null(0.0) < limits.settle_contradictions_above)
+    tie = (pl.col("votes") > 0) & pl.col("preferred").is_null() & ~equal
+    return {
+        "no_votes": pl.col("votes") == 0,
+        "contradictory_votes": equal,
+        "tie": tie,
+        "low_agreement": pl.col("agreement") < limits.min_agreement,
+        "low_confidence": pl.col("confidence") < limits.min_confidence,
+    }

@@ -1,0 +1,129 @@
+"""The annotator table: who votes, how well, how evenly, and what would change without them.
+
+Accuracy is leave-one-out: every vote is held against what all OTHER votes on its comparison say, corrected for how
+unsure those are, so that a good annotator among noisy ones is not blamed for them. (The others' skills were estimated
+once, with this annotator present.) Judge models stand in the same table. The surprise: anonymous votes of a source are
+one pseudo-annotator, and never flagged, since nobody knows how many people they are.
+"""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dpo_data.agreement import KEY, code, collapse
+from dpo_data.intervals import wilson
+from dpo_data.reliability import CodedVotes, Reliability, ReliabilityLimits, contribution, estimate
+from dpo_data.settings import Settings
+
+
+class AnnotatorLimits(Settings):
+    """When an annotator is flagged."""
+
+    random_below: float = Field(0.55, ge=0.5, le=1)
+    """Flag as random when the whole interval of the accuracy lies below this (and it is not inverted)."""
+    inverted_below: float = Field(0.5, ge=0, le=0.5)
+    """Flag as inverted when the whole interval lies below this: their votes count against."""
+
+
+def annotators(
+    votes: pl.DataFrame, limits: AnnotatorLimits | None = None, reliability: ReliabilityLimits | None = None
+) -> pl.DataFrame:
+    """One row per source and annotator, most votes first.
+
+    source, annotator (null: the anonymous votes of the source), kind, votes, tie_share, flag (null, random, inverted);
+    skill: the estimate of P(right); accuracy, accuracy_low, accuracy_high: leave-one-out, 95 %, on `judged` votes (an
+    effective number, votes whose comparison others voted on); position_n, first_share, first_low, first_high: decided
+    votes whose order is known and how many chose the side shown first; position_bias: the same as a logit of the model;
+    repeats, repeat_consistency: comparisons voted more than once and the share answered alike; flips: decisions that
+    would change or vanish without this annotator (null for anonymous votes).
+    """
+    limits, reliability = limits or AnnotatorLimits(), reliability or ReliabilityLimits()
+    coded, _, people = code(collapse(votes), reliability)
+    found = estimate(coded, reliability)
+    table = people.with_columns(**_accuracy(coded, found), **_counts(coded)).with_columns(
+        pl.Series("skill", found.skill), pl.Series("position_bias", found.bias)
+    )
+    table = table.join(_position(votes), on=["source", "annotator"], how="left", nulls_equal=True)
+    table = table.join(_repeats(votes), on=["source", "annotator"], how="left", nulls_equal=True)
+    named = pl.col("annotator").is_not_null()
+    inverted, random = pl.col("accuracy_high") < limits.inverted_below, pl.col("accuracy_high") < limits.random_below
+    return table.select(
+        "source",
+        "annotator",
+        pl.col("annotator_kind").alias("kind"),
+        "votes",
+        "tie_share",
+        "skill",
+        *(pl.col(name).fill_nan(None) for name in ("judged", "accuracy", "accuracy_low", "accuracy_high")),
+        pl.col("position_n").fill_null(0),
+        *(pl.col(name).fill_nan(None) for name in ("first_share", "first_low", "first_high")),
+        pl.when(pl.col("position_n") > 0).then("position_bias").alias("position_bias"),
+        pl.col("repeats").fill_null(0),
+        "repeat_consistency",
+        pl.when(named & inverted).then(pl.lit("inverted")).when(named & random).then(pl.lit("random")).alias("flag"),
+        pl.when(named).then("flips").alias("flips"),
+    ).sort("votes", "source", "annotator", descending=[True, False, False])
+
+
+def _accuracy(votes: CodedVotes, found: Reliability) -> dict[str, pl.Series]:
+    """Leave-one-out accuracy, its interval, and the decisions that flip without the annotator.
+
+    With c the posterior of the others' choice, P(agree) = skill c + (1 - skill)(1 - c). Weighting votes by w = 2c - 1
+    (a coin toss of the others judges nobody) the weighted agreement r is A + B skill, A = sum w(1-c) / sum w,
+    B = sum w^2 / sum w; r's Wilson interval on Kish's n = (sum w)^2 / sum w^2 maps to skill by the same line.
+    """
+    own = contribution(votes, found)
+    whole = found.logit[votes.item]
+    rest = whole - own
+    flips = (np.sign(np.round(whole, 6)) != np.sign(np.round(rest, 6))) & (own != 0)
+    surplus = np.abs(np.tanh(rest / 2))  # 2c - 1
+    surplus[votes.direction == 0] = 0
+    surplus *= votes.repeats
+    agrees = votes.direction * rest > 0
+    size = votes.annotators
+
+    def total(values: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.bincount(votes.annotator, values, minlength=size).astype(np.float64)
+
+    weight, square = total(surplus), total(surplus.astype(np.float64) ** 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate, n = total(surplus * agrees) / weight, weight**2 / square
+        base, slope = total(surplus * (1 - surplus) / 2) / weight, square / weight
+        low, high = wilson(rate, np.where(weight > 0, n, 0))
+        estimates = {"accuracy": rate, "accuracy_low": low, "accuracy_high": high}
+        mapped = {name: pl.Series(np.clip((value - base) / slope, 0, 1)) for name, value in estimates.items()}
+    return {
+        **mapped,
+        "judged": pl.Series(np.where(weight > 0, n, 0)),
+        "flips": pl.Series(total(flips).astype(np.uint32)),
+    }
+
+
+def _counts(votes: CodedVotes) -> dict[str, pl.Series]:
+    cast = np.bincount(votes.annotator, votes.repeats, minlength=votes.annotators)
+    ties = np.bincount(votes.annotator, votes.repeats * (votes.direction == 0), minlength=votes.annotators)
+    return {"votes": pl.Series(cast.astype(np.uint32)), "tie_share": pl.Series(ties / np.maximum(cast, 1))}
+
+
+def _position(votes: pl.DataFrame) -> pl.DataFrame:
+    """Share of decided votes for the side shown first, over the votes as cast (both orders of a judge count)."""
+    known = votes.filter(pl.col("shown_first").is_not_null() & (pl.col("choice") != "tie"))
+    shares = known.group_by("source", "annotator").agg(
+        pl.len().cast(pl.UInt32).alias("position_n"),
+        (pl.col("choice") == pl.col("shown_first")).mean().alias("first_share"),
+    )
+    low, high = wilson(shares["first_share"].to_numpy(), shares["position_n"].to_numpy())
+    return shares.with_columns(pl.Series("first_low", low), pl.Series("first_high", high))
+
+
+def _repeats(votes: pl.DataFrame) -> pl.DataFrame:
+    """How often an annotator saw a comparison more than once in one batch, and answered the same each time."""
+    group = [*KEY, *(["batch"] if "batch" in votes.columns else [])]
+    again = votes.filter(pl.col("annotator").is_not_null() & pl.struct(group).is_duplicated())
+    return (
+        again.group_by(group)
+        .agg((pl.col("choice").n_unique() == 1).alias("same"))
+        .group_by("source", "annotator")
+        .agg(pl.len().cast(pl.UInt32).alias("repeats"), pl.col("same").mean().alias("repeat_consistency"))
+    )
