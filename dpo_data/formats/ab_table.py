@@ -1,0 +1,86 @@
+"""A plain A/B table: `prompt`, `response_a`, `response_b`, `winner`, and where known `annotator`, `at`, `shown_first`.
+
+One row a vote, from CSV, JSON lines or Parquet. The winner may be written in any of the usual ways
+(`WINNERS`); "both bad" is a tie with the attribute both_bad. `model_a`/`model_b` describe the
+sides; every other column becomes an attribute. Tables with other column names are read by
+`columns.py`, from a mapping in the recipe.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dpo_data.formats.messages import messages
+from dpo_data.formats.records import (
+    Item,
+    Judgement,
+    Record,
+    Side,
+    UnreadableError,
+    each,
+    found,
+    identifier,
+    moment,
+    number_of,
+    plain,
+    text_of,
+)
+
+WINNERS: dict[str, Side] = {
+    **dict.fromkeys(("a", "model_a", "response_a", "answer_a", "first", "left", "1", "1.0", "a1"), "first"),
+    **dict.fromkeys(("b", "model_b", "response_b", "answer_b", "second", "right", "2", "2.0", "a2"), "second"),
+    **dict.fromkeys(
+        ("tie", "draw", "equal", "same", "neither", "both", "0", "0.0", "3", "tie (bothbad)", "tie (inconsistent)"),
+        "tie",
+    ),
+    **dict.fromkeys(("both_bad", "bothbad", "both bad", "both_good", "c", "none"), "tie"),
+}
+BOTH_BAD = {"both_bad", "bothbad", "both bad", "tie (bothbad)"}
+FIELDS = {"prompt", "response_a", "response_b", "winner", "choice", "annotator", "annotator_kind", "at", "strength"}
+FIELDS |= {"shown_first", "model_a", "model_b"}
+
+
+def detect(record: Record) -> bool:
+    """The four columns; a verdict of the review app has a version too and is not this."""
+    return {"prompt", "response_a", "response_b"} <= record.keys() and "winner" in record and "version" not in record
+
+
+def read(path: Path) -> Iterator[Item]:
+    """One vote a row; the first side is response_a."""
+    return each(path, _judge)
+
+
+def winner(value: Any, present: bool = True) -> tuple[Side, dict[str, str]]:
+    """The side a winner's name stands for, and the attribute both_bad where it says so."""
+    name = str(value).strip().lower() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    side = WINNERS.get(name)
+    if side is None:
+        said = f"is {value!r:.40}" if name else found(value, present)
+        raise UnreadableError(f"The winner {said}; expected a, b, tie or one of their usual names.")
+    return side, {"both_bad": "true"} if name in BOTH_BAD else {}
+
+
+def _judge(record: Record) -> Iterator[Item]:
+    choice, attributes = winner(record.get("winner"), "winner" in record)
+    shown = record.get("shown_first")
+    strength = record.get("strength")
+    rest = {key: value for key, value in record.items() if key not in FIELDS}
+    yield Judgement(
+        messages(record.get("prompt"), "prompt"),
+        text_of(record, "response_a"),
+        text_of(record, "response_b"),
+        choice,
+        strength=None if strength in (None, "") else number_of(strength, "strength"),
+        annotator=identifier(record.get("annotator")),
+        annotator_kind=kind(record.get("annotator_kind")),
+        at=moment(record.get("at")),
+        shown_first=None if shown in (None, "") else winner(shown)[0],
+        attributes={**plain(rest), **attributes},
+        of_first=plain({"model": record.get("model_a")}),
+        of_second=plain({"model": record.get("model_b")}),
+    )
+
+
+def kind(value: Any) -> str:
+    """human or model as the source says it, else unknown."""
+    return value if value in ("human", "model") else "unknown"

@@ -1,0 +1,238 @@
+"""Raw records out of files: JSON lines, JSON arrays, CSV and Parquet, plain, .gz or .zst.
+
+Each record is decoded by itself, so that one broken line costs one reject. orjson does the
+decoding because it refuses what other readers swallow: lone surrogates, invalid UTF-8, NaN. A
+file that cannot be read at all is a `DataError`. The surprise: orjson turns whole numbers past 64
+bits into floats, which would corrupt ids, so such records are decoded once more, exactly.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dpo_data.schema import DataError
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+COMPRESSIONS = (".gz", ".zst")
+BOM = b"\xef\xbb\xbf"
+WHOLE_ARRAY_BYTES = 64 << 20  # larger arrays are read item by item, in bounded memory
+
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a response may be longer than csv's default of 131,072 characters
+
+
+@dataclass(slots=True)
+class Row:
+    """One raw record: its number (line, array item or table row, from 1), its value, or why it has none."""
+
+    number: int
+    value: dict[str, Any]
+    problem: str | None = None
+    raw: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """The raw record for people to read."""
+        return self.raw.decode("utf-8", "replace") if self.raw else json.dumps(self.value, default=str)
+
+
+def kind(path: Path) -> str:
+    """The file's suffix without its compression, one of `SUFFIXES`; `DataError` for any other."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    if suffixes and suffixes[-1] in SUFFIXES:
+        return suffixes[-1]
+    raise DataError(
+        f"{path}: the file's name ends in {path.suffix or 'nothing'!r}; expected one of {', '.join(SUFFIXES)}, plain or "
+        f"with {' or '.join(COMPRESSIONS)}. Rename it after what it holds, or export it in one of these forms."
+    )
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The file's bytes, decompressed, as a stream."""
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return io.BufferedReader(gzip.open(path))  # type: ignore[arg-type]
+    if suffix == ".zst":
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    return path.open("rb")
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Every raw record of the file, readable or not. `DataError` when the file as a whole cannot be read."""
+    suffix = kind(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Give a file, a folder or a glob that holds raw comparisons.")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty (0 bytes); expected records. Export or download it again.")
+    try:
+        if suffix == ".parquet":
+            yield from _parquet(path)
+        elif suffix in (".csv", ".tsv"):
+            yield from _table(path, "\t" if suffix == ".tsv" else ",")
+        elif suffix == ".json":
+            yield from _json(path)
+        else:
+            yield from _lines(path)
+    except (EOFError, OSError, pa.ArrowException) as problem:
+        raise DataError(
+            f"{path}: the file cannot be read to its end ({problem}). It looks cut or damaged; export or download it again."
+        ) from problem
+
+
+def count(path: Path) -> int:
+    """How many raw records the file holds, counted without decoding them where the form allows it."""
+    if kind(path) in (".jsonl", ".ndjson"):
+        with opened(path) as stream:
+            return sum(1 for line in stream if line.removeprefix(BOM).strip())
+    if kind(path) == ".parquet":
+        return int(pq.ParquetFile(path).metadata.num_rows)
+    return sum(1 for _ in rows(path))
+
+
+def decode(number: int, raw: bytes) -> Row:
+    """One JSON object out of its bytes, or the sentence that says why not."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as problem:
+        return Row(number, {}, f"Not valid JSON: {_why(raw, str(problem))}.", raw)
+    if type(value) is not dict:
+        kind_found = {list: "a list", str: "text", type(None): "null"}.get(type(value), "a number or a truth value")
+        return Row(number, {}, f"The record is {kind_found}, expected a JSON object.", raw)
+    if _has_long_number(value):
+        value = json.loads(raw)
+    return Row(number, value, None, raw)
+
+
+def _why(raw: bytes, message: str) -> str:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        return f"byte {problem.start + 1} of the record is not UTF-8 ({problem.reason})"
+    if "surrogate" in message:
+        return f"it holds half of a surrogate pair, which is no character ({message})"
+    if re.search(rb"[\s:,\[](NaN|-?Infinity)\b", raw):
+        return f"NaN and Infinity are not JSON numbers ({message})"
+    return message
+
+
+def _has_long_number(value: Any) -> bool:
+    """Whether a float stands where the source may have written a whole number of more than 64 bits."""
+    if type(value) is float:
+        return abs(value) >= 2**63
+    if type(value) is dict:
+        return any(_has_long_number(part) for part in value.values() if type(part) in (float, dict, list))
+    if type(value) is list:
+        return any(_has_long_number(part) for part in value if type(part) in (float, dict, list))
+    return False
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    with opened(path) as stream:
+        for number, line in enumerate(stream, 1):
+            raw = (line.removeprefix(BOM) if number == 1 else line).strip()
+            if raw:
+                yield decode(number, raw)
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """A .json file: an array of objects, one object, or (as many tools write it) JSON lines."""
+    with opened(path) as stream:
+        head = stream.read(4096).removeprefix(BOM).lstrip()
+    if not head.startswith(b"["):
+        yield from _lines_or_object(path)
+        return
+    with opened(path) as stream:
+        data = stream.read().removeprefix(BOM)
+    try:
+        items = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        yield from _items(path, data)
+        return
+    for number, item in enumerate(items, 1):
+        raw = orjson.dumps(item)
+        yield decode(number, raw)
+
+
+def _lines_or_object(path: Path) -> Iterator[Row]:
+    with opened(path) as stream:
+        data = stream.read().removeprefix(BOM).strip()
+    first_line = data.split(b"\n", 1)[0]
+    if len(first_line) == len(data) or decode(1, first_line.strip()).problem is None:
+        yield from _lines(path)
+        return
+    yield decode(1, data)
+
+
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+
+def _items(path: Path, data: bytes) -> Iterator[Row]:
+    """The items of an array that does not decode as a whole: cut apart by brackets, decoded one by one."""
+    depth, start, number = 0, 0, 0
+    for token in _STRUCTURE.finditer(data):
+        mark = token.group()[:1]
+        if mark in b"[{":
+            depth += 1
+            if depth == 2:
+                start = token.start()
+        elif mark in b"]}":
+            depth -= 1
+            if depth == 1:
+                number += 1
+                yield decode(number, data[start : token.end()])
+    if depth >= 2:
+        yield Row(number + 1, {}, "The array is cut off inside this item: the file ends early.", data[start:])
+    elif number == 0:
+        raise DataError(
+            f"{path}: starts like a JSON array but holds no object. Expected [{{…}}, {{…}}]; export it again."
+        )
+
+
+def _table(path: Path, delimiter: str) -> Iterator[Row]:
+    with opened(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        header = next(reader, [])
+        if len(header) < 2:
+            raise DataError(f"{path}: the first line holds {len(header)} column names, expected a header with several.")
+        while True:
+            number = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as problem:
+                yield Row(number, {}, f"Not valid CSV: {problem}; the record starts here.", b"(see the file)")
+                continue
+            if cells:
+                yield _cells(number, header, cells)
+
+
+def _cells(number: int, header: list[str], cells: list[str]) -> Row:
+    raw = json.dumps(cells, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    if len(cells) != len(header):
+        return Row(number, {}, f"The row has {len(cells)} cells, the header {len(header)}.", raw)
+    if any("\udc80" <= mark <= "\udcff" for cell in cells if not cell.isascii() for mark in cell):
+        return Row(number, {}, "The row is not UTF-8; save the table as UTF-8.", raw)
+    return Row(number, dict(zip(header, cells, strict=True)), None, raw)
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    table = pq.ParquetFile(path)
+    number = 0
+    for batch in table.iter_batches(batch_size=1024):
+        for value in batch.to_pylist():
+            number += 1
+            yield Row(number, value)

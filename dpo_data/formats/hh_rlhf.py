@@ -1,0 +1,31 @@
+"""HH-RLHF: `chosen` and `rejected` as whole `\\n\\nHuman: …\\n\\nAssistant: …` transcripts.
+
+The prompt is the common prefix by turn, never by character: two answers that open with the same
+words keep them. Four traps are kept as the source has them: consecutive Human turns, blank final
+answers, identical answers, and pairs that differ before the last turn (see `messages.diverge`).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dpo_data.formats.messages import TRANSCRIPT, diverge, transcript
+from dpo_data.formats.records import Item, Judgement, Record, each, text_of
+
+
+def detect(record: Record) -> bool:
+    """Two transcripts and no separate prompt."""
+    return "prompt" not in record and all(
+        isinstance(record.get(key), str) and TRANSCRIPT.search(f"\n\n{record[key][:200]}") is not None
+        for key in ("chosen", "rejected")
+    )
+
+
+def read(path: Path) -> Iterator[Item]:
+    """One vote a record; the first side is `chosen`."""
+    return each(path, _judge)
+
+
+def _judge(record: Record) -> Iterator[Item]:
+    chosen, rejected = transcript(text_of(record, "chosen")), transcript(text_of(record, "rejected"))
+    prompt, first, second, attributes = diverge(chosen, rejected)
+    yield Judgement(prompt, first, second, "first", annotator_kind="human", attributes=attributes)

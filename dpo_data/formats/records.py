@@ -1,0 +1,193 @@
+"""What a reader yields: judgements, thumbs and rejects, each with the raw record it came from.
+
+A `Judgement` is one vote on one comparison, with the sides as the source has them ("first",
+"second"); nothing is canonicalised, judged or dropped here. Side-bound facts (a model's name, a
+gold label) are kept apart from plain attributes, because the store orders sides by text hash.
+The surprise: `record` is filled in by `each`, so that no reader can forget or invent a record number.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from dpo_data.formats.files import Row, rows
+
+Side = Literal["first", "second", "tie"]
+Record = dict[str, Any]
+
+
+class Message(TypedDict):
+    """One message of a prompt."""
+
+    role: str
+    content: str
+
+
+class UnreadableError(ValueError):
+    """Why one raw record cannot become a vote or a thumb: becomes one row of the rejects."""
+
+
+@dataclass(slots=True)
+class Judgement:
+    """One vote: `choice` between two responses to `prompt`.
+
+    `strength` is 0..1, the share of the source's full scale by which the choice wins (null where it does not grade).
+    `of_first` and `of_second` describe one response ({"model": …}); `sided` holds facts whose VALUE is a side
+    ({"gold": "first"}). `records` are the numbers of the raw records the vote came from.
+    """
+
+    prompt: list[Message]
+    first: str
+    second: str
+    choice: Side
+    strength: float | None = None
+    annotator: str | None = None
+    annotator_kind: str = "unknown"
+    at: datetime | None = None
+    shown_first: Side | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    of_first: Mapping[str, str] = field(default_factory=dict)
+    of_second: Mapping[str, str] = field(default_factory=dict)
+    sided: Mapping[str, str] = field(default_factory=dict)
+    records: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Thumb:
+    """A thumb up (`label` true) or down on one response, without a second response beside it."""
+
+    prompt: list[Message]
+    completion: str
+    label: bool
+    annotator: str | None = None
+    annotator_kind: str = "unknown"
+    at: datetime | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    records: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Reject:
+    """A raw record, or a part of one, that says nothing usable: `reason` is a sentence, `text` the record."""
+
+    reason: str
+    text: str
+    records: tuple[int, ...] = ()
+
+
+Item = Judgement | Thumb | Reject
+
+
+def each(path: Path, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
+    """Parse every raw record by itself; whatever cannot be read, or says nothing, becomes one `Reject`.
+
+    A record that fails half-way through keeps what it yielded before and adds the reject.
+    """
+    for row in rows(path):
+        yield from one(row, parse)
+
+
+def one(row: Row, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
+    """The items of one raw record, each bearing the record's number."""
+    where = (row.number,)
+    if row.problem is not None:
+        yield Reject(row.problem, row.text, where)
+        return
+    silent = True
+    try:
+        for item in parse(row.value):
+            item.records = where
+            silent = False
+            yield item
+    except UnreadableError as problem:
+        yield Reject(str(problem), row.text, where)
+        return
+    if silent:
+        yield Reject("The record holds no preference: nothing in it compares or rates two responses.", row.text, where)
+
+
+def text_of(record: Record, key: str) -> str:
+    """The string under `key`, or `UnreadableError` saying what stands there instead."""
+    value = record.get(key)
+    if isinstance(value, str):
+        return value
+    raise UnreadableError(f"Field {key!r} {found(value, key in record)}, expected text.")
+
+
+def number_of(value: object, name: str) -> float:
+    """`value` as a finite float; numbers written as text count, booleans do not."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise UnreadableError(f"Field {name!r} is {value[:40]!r}, expected a number.") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UnreadableError(f"Field {name!r} {found(value, True)}, expected a number.")
+    return float(value)
+
+
+def found(value: object, present: bool) -> str:
+    """The words for what stands in a field: "is missing", "is null", "is a list", …"""
+    if not present:
+        return "is missing"
+    names = {type(None): "is null", bool: "is true or false", dict: "is an object", list: "is a list", str: "is text"}
+    return names.get(type(value), f"is {value!r:.40}")
+
+
+def identifier(value: object) -> str | None:
+    """An annotator, worker or row id as text: whole numbers without a point, blanks as null (anonymous)."""
+    if value is None or isinstance(value, bool | dict | list):
+        return None
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    return str(value).strip() or None
+
+
+def moment(value: object) -> datetime | None:
+    """A time in UTC from ISO text, epoch seconds (or milliseconds), or a datetime; null where it is none of these.
+
+    A time without a zone is taken as UTC: the sources that omit it (Arena, UKPConvArg1) record UTC.
+    """
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if isinstance(value, bool) or value is None or value == "":
+        return None
+    if isinstance(value, int | float):
+        return _from_epoch(float(value))
+    if not isinstance(value, str):
+        return None
+    text = value.strip().removesuffix(" UTC")
+    try:
+        return moment(datetime.fromisoformat(text))
+    except ValueError:
+        pass
+    try:
+        return _from_epoch(float(text))
+    except ValueError:
+        return None
+
+
+def _from_epoch(seconds: float) -> datetime | None:
+    if seconds > 1e11:  # past the year 5138 in seconds: milliseconds
+        seconds /= 1000
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def plain(values: Mapping[str, object]) -> dict[str, str]:
+    """Attributes as text: null, blank and nested values are left out, true/false in lower case."""
+    kept = {}
+    for key, value in values.items():
+        if value is None or isinstance(value, dict | list):
+            continue
+        text = str(value).lower() if isinstance(value, bool) else str(value).strip()
+        if text:
+            kept[key] = text
+    return kept

@@ -1,0 +1,36 @@
+"""ShareGPT-style DPO (LLaMA-Factory): `conversations` of {from, value}, and one `chosen`, one `rejected` message."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dpo_data.formats.messages import message, messages, render
+from dpo_data.formats.records import Item, Judgement, Message, Record, UnreadableError, each, plain
+
+NOT_ATTRIBUTES = {"conversations", "chosen", "rejected", "system", "tools"}
+
+
+def detect(record: Record) -> bool:
+    """A conversation and two single answers to it."""
+    return (
+        "conversations" in record
+        and isinstance(record.get("chosen"), dict)
+        and isinstance(record.get("rejected"), dict)
+    )
+
+
+def read(path: Path) -> Iterator[Item]:
+    """One vote a record; the first side is `chosen`."""
+    return each(path, _judge)
+
+
+def _judge(record: Record) -> Iterator[Item]:
+    prompt = messages(record.get("conversations"), "conversations")
+    system = record.get("system")
+    if isinstance(system, str) and system.strip():
+        prompt = [Message(role="system", content=system), *prompt]
+    chosen, rejected = message(record.get("chosen"), "chosen"), message(record.get("rejected"), "rejected")
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if side["role"] != "assistant":
+            raise UnreadableError(f"The {name} message is spoken by {side['role']}, expected the assistant.")
+    rest = {key: value for key, value in record.items() if key not in NOT_ATTRIBUTES}
+    yield Judgement(prompt, render([chosen]), render([rejected]), "first", attributes=plain(rest))

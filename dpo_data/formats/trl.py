@@ -1,0 +1,113 @@
+"""TRL preference sets: `chosen` and `rejected` with `prompt`, or with the prompt inside both (implicit).
+
+Plain texts or conversations ({role, content} lists, with tools, tool calls and thinking). Where a
+conversation repeats the prompt inside `chosen` and `rejected`, the repetition is taken off. The
+surprise is the implicit prompt of plain texts: TRL takes the common prefix by character and moves a
+shared answer opening into the prompt; here it is cut back to a turn, else a line, else a word.
+"""
+
+import re
+from collections.abc import Iterator
+from os.path import commonprefix
+from pathlib import Path
+from typing import Any
+
+from dpo_data.formats.hh_rlhf import detect as is_transcript
+from dpo_data.formats.messages import diverge, message, messages, render, user
+from dpo_data.formats.records import (
+    Item,
+    Judgement,
+    Message,
+    Record,
+    UnreadableError,
+    each,
+    identifier,
+    moment,
+    plain,
+)
+
+NOT_ATTRIBUTES = {"prompt", "chosen", "rejected", "annotator", "at", "tools", "messages", "chat_template_kwargs"}
+SCORED = ("score_chosen", "chosen-rating", "chosen_rating", "chosen_score")
+TURN_MARK = re.compile(
+    r"\n\nAssistant:|### (?:Response|Assistant):|<\|assistant\|>|<\|im_start\|>assistant|\[/INST\]|"
+    r"<start_of_turn>model|<\|start_header_id\|>assistant<\|end_header_id\|>|\nAnswer:|\nA:"
+)
+
+
+def detect(record: Record) -> bool:
+    """`chosen` and `rejected`, both texts or both message lists with roles, and no scores beside them."""
+    chosen, rejected = record.get("chosen"), record.get("rejected")
+    if any(key in record for key in SCORED) or is_transcript(record):
+        return False
+    return (isinstance(chosen, str) and isinstance(rejected, str)) or (is_chat(chosen) and is_chat(rejected))
+
+
+def is_chat(value: Any) -> bool:
+    """Whether this is a list of {role, …} messages."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
+
+
+def read(path: Path) -> Iterator[Item]:
+    """One vote a record; the first side is `chosen`."""
+    return each(path, _judge)
+
+
+def _judge(record: Record) -> Iterator[Item]:
+    prompt, first, second, attributes = pair(record)
+    rest = {key: value for key, value in record.items() if key not in NOT_ATTRIBUTES}
+    yield Judgement(
+        prompt,
+        first,
+        second,
+        "first",
+        annotator=identifier(record.get("annotator")),
+        at=moment(record.get("at")),
+        attributes={**plain(rest), **attributes},
+    )
+
+
+def pair(record: Record) -> tuple[list[Message], str, str, dict[str, str]]:
+    """Prompt, chosen, rejected and attributes of one record in any of TRL's shapes."""
+    chosen, rejected = record.get("chosen"), record.get("rejected")
+    if is_chat(chosen) and is_chat(rejected):
+        return _conversations(record, chosen, rejected)
+    if not isinstance(chosen, str) or not isinstance(rejected, str):
+        raise UnreadableError("Fields 'chosen' and 'rejected' must both be text or both be lists of messages.")
+    if "prompt" not in record:
+        return *implicit(chosen, rejected), {}
+    prompt = messages(record["prompt"], "prompt")
+    text = record["prompt"]
+    if isinstance(text, str) and text and chosen.startswith(text) and rejected.startswith(text):
+        chosen, rejected = chosen[len(text) :], rejected[len(text) :]
+    return prompt, chosen, rejected, {}
+
+
+def _conversations(record: Record, chosen: Any, rejected: Any) -> tuple[list[Message], str, str, dict[str, str]]:
+    sides = [
+        [message(item, f"{name}[{index}]") for index, item in enumerate(turns)]
+        for name, turns in (("chosen", chosen), ("rejected", rejected))
+    ]
+    if "prompt" not in record:
+        return diverge(*sides)
+    prompt = messages(record["prompt"], "prompt")
+    if all(side[: len(prompt)] == prompt for side in sides):
+        return diverge(*sides)
+    if all(side[0]["role"] != "assistant" for side in sides):  # the conversation adds a system message, say
+        return diverge(*sides)
+    return prompt, render(sides[0]), render(sides[1]), {}
+
+
+def implicit(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
+    """Split two texts that begin with the same prompt: after the last turn mark, else line end, else white space."""
+    common = commonprefix([chosen, rejected])
+    marks = list(TURN_MARK.finditer(common))
+    if marks:
+        cut = marks[-1].end()
+    else:
+        cut = max(common.rfind("\n"), -1) + 1 or _word_end(common)
+    prompt = common[:cut]
+    return (user(prompt) if prompt.strip() else []), chosen[cut:], rejected[cut:]
+
+
+def _word_end(common: str) -> int:
+    return max((index + 1 for index, mark in enumerate(common) if mark.isspace()), default=0)
