@@ -1,63 +1,134 @@
-"""Preference losses: one frozen class a loss, one value per pair.
+"""Every preference loss: the union a configuration chooses from, and weighted mixtures of its members.
 
-A loss takes the summed log-probabilities of the responses of some pairs (`PairLogprobs`) and returns a tensor of shape
-(pairs,): never a mean, so that weights, slices and exact means over any window stay possible. A knob that a loss lacks
-is an error. Names and equations are TRL's where it has the loss.
+`Loss` is a pydantic union told apart by `loss_type`, TRL's name where TRL has the loss; each member owns its knobs, so
+a knob that a loss lacks is an error and never ignored. Equations and papers stand with the classes, one file a family.
+To add a loss: one class in its family's file, and its name in `_Single` below.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Literal, Self
 
-import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from dpo_train.losses_contract import BetaWarning, Normalisation, PairLogprobs, PairLoss, Scope
+from dpo_train.losses_margin import Discopop, ExoPair, Hinge, Ipo, Robust, Sigmoid, SigmoidNorm
+from dpo_train.losses_pointwise import ApoDown, ApoZero, BcoPair, NcaPair, RunningMean, SppoHard
+from dpo_train.losses_reference_free import Cpo, Orpo, Sft, Simpo
+from dpo_train.losses_unpaired import ApoZeroUnpaired, Kto, UnpairedLogprobs, UnpairedLoss, kl_estimate
+from dpo_train.losses_window import Aot, AotUnpaired, window_gradients
 
-class PairLogprobs(NamedTuple):
-    """What every loss reads: sums of log-probabilities over the predicted tokens of each response, shape (pairs,)."""
+__all__ = [
+    "Aot",
+    "AotUnpaired",
+    "ApoDown",
+    "ApoZero",
+    "ApoZeroUnpaired",
+    "BcoPair",
+    "BetaWarning",
+    "Cpo",
+    "Discopop",
+    "ExoPair",
+    "Hinge",
+    "Ipo",
+    "Kto",
+    "Loss",
+    "Mixture",
+    "NcaPair",
+    "Orpo",
+    "PairLogprobs",
+    "PairLoss",
+    "Robust",
+    "RunningMean",
+    "Sft",
+    "Sigmoid",
+    "SigmoidNorm",
+    "Simpo",
+    "SppoHard",
+    "UnpairedLogprobs",
+    "UnpairedLoss",
+    "kl_estimate",
+    "window_gradients",
+]
 
-    chosen: Tensor
-    rejected: Tensor
-    ref_chosen: Tensor
-    ref_rejected: Tensor
-    chosen_tokens: Tensor
-    rejected_tokens: Tensor
-    confidence: Tensor | None = None
-    """Probability in [0, 1] that the pair points the right way: the soft label; None means 1."""
-    chosen_prefix: Tensor | None = None
-    rejected_prefix: Tensor | None = None
-    ref_chosen_prefix: Tensor | None = None
-    ref_rejected_prefix: Tensor | None = None
-    """Sums over the first min(chosen_tokens, rejected_tokens) tokens of each response, for `ld_alpha`."""
-    chosen_collision: Tensor | None = None
-    rejected_collision: Tensor | None = None
-    """Sums over the response's tokens of log Σ_v π(v)², for `use_weighting` (WPO)."""
+_Single = (
+    Sigmoid
+    | SigmoidNorm
+    | Hinge
+    | Ipo
+    | Robust
+    | ExoPair
+    | Discopop
+    | NcaPair
+    | BcoPair
+    | SppoHard
+    | ApoZero
+    | ApoDown
+    | Aot
+    | AotUnpaired
+    | Sft
+    | Simpo
+    | Orpo
+    | Cpo
+)
 
 
-class Sigmoid(BaseModel):
-    """DPO: −log σ(β d), d = chosen minus rejected log-ratio (Rafailov et al. 2023, arXiv:2305.18290)."""
+class Mixture(PairLoss):
+    """Σ wₖ · lossₖ of each pair, such as MPO (Wang et al. 2024, arXiv:2411.10442): sigmoid .8, bco_pair .2, sft 1.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    loss_type: Literal["sigmoid"] = "sigmoid"
-    beta: float = Field(default=0.1, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    normalisation: ClassVar[str] = "sum"
-    scope: ClassVar[str] = "pair"
-    uses_reference: ClassVar[bool] = True
+    Every term has its own β and knobs, where TRL's `loss_type` list shares one set. `loss_weights` defaults to ones.
+    Rewards are those of the first term.
+    """
+
+    loss_type: Literal["mixture"] = "mixture"
+    terms: tuple[Annotated[_Single, Field(discriminator="loss_type")], ...] = Field(min_length=1)
+    loss_weights: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_weight_a_term(self) -> Self:
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.terms):
+            raise ValueError(f"{len(self.loss_weights)} loss_weights for {len(self.terms)} terms: give one a term")
+        return self
+
+    @property
+    def normalisation(self) -> Normalisation:
+        kinds = {term.normalisation for term in self.terms}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+    @property
+    def scope(self) -> Scope:
+        return "window" if any(term.scope == "window" for term in self.terms) else "pair"
+
+    @property
+    def uses_reference(self) -> bool:
+        return any(term.uses_reference for term in self.terms)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(field for term in self.terms for field in term.needs))
 
     def __call__(self, logps: PairLogprobs) -> Tensor:
-        """(pairs,): the loss of each pair."""
-        margin = self.beta * (logps.chosen - logps.ref_chosen - logps.rejected + logps.ref_rejected)
-        return -(1 - self.label_smoothing) * F.logsigmoid(margin) - self.label_smoothing * F.logsigmoid(-margin)
+        """The loss of each pair, shape (pairs,)."""
+        values = [weight * term(logps) for weight, term in self._weighted_terms()]
+        return sum(values[1:], start=values[0])
 
     def rewards(self, logps: PairLogprobs) -> tuple[Tensor, Tensor]:
-        """(chosen, rejected) implicit rewards, β times the log-ratio, each (pairs,)."""
-        return self.beta * (logps.chosen - logps.ref_chosen), self.beta * (logps.rejected - logps.ref_rejected)
+        """(chosen, rejected) rewards of the first term, each (pairs,)."""
+        return self.terms[0].rewards(logps)
 
     def at_reference(self) -> float | None:
-        """The value of every pair where the policy equals the reference: ln 2."""
-        return 0.6931471805599453
+        """Σ wₖ times the terms' values; None where one of them differs from pair to pair."""
+        total = 0.0
+        for weight, term in self._weighted_terms():
+            value = term.at_reference()
+            if value is None:
+                return None
+            total += weight * value
+        return total
+
+    def _weighted_terms(self) -> list[tuple[float, _Single]]:
+        return list(zip(self.loss_weights or [1.0] * len(self.terms), self.terms, strict=True))
 
 
-Loss = Annotated[Sigmoid, Field(discriminator="loss_type")]
+Loss = Annotated[_Single | Mixture, Field(discriminator="loss_type")]
