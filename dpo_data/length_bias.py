@@ -64,6 +64,13 @@ def length_auc(gap: Floats, weight: Floats | None = None) -> float:
     return float((weight * (below + upto) / 2).sum() / mass[-1] ** 2)
 
 
+def prompt_codes(frame: pl.DataFrame) -> NDArray[np.int64]:
+    """A number for each prompt, shape (rows,): the clusters of intervals. Without `prompt_hash` rows stand alone."""
+    if "prompt_hash" not in frame.columns:
+        return np.arange(frame.height)
+    return frame["prompt_hash"].fill_null("").rank("dense").cast(pl.Int64).to_numpy()
+
+
 def bias(frame: pl.DataFrame, by: Sequence[str] = (), weight: str | None = None) -> pl.DataFrame:
     """The length bias of decided rows: the whole set first, then every value of every column in `by`.
 
@@ -75,8 +82,7 @@ def bias(frame: pl.DataFrame, by: Sequence[str] = (), weight: str | None = None)
     decided = ~np.isnan(gap)
     kept, gap = frame.filter(pl.Series(decided)), gap[decided]
     weights = kept[weight].cast(pl.Float64).to_numpy() if weight else np.ones(len(gap))
-    prompt = kept["prompt_hash"] if "prompt_hash" in kept.columns else pl.Series(np.arange(len(gap))).cast(pl.String)
-    cluster = np.unique(prompt.fill_null("").to_numpy(), return_inverse=True)[1]
+    cluster = prompt_codes(kept)
     rows = [{"slice": "all", "value": "all", **_bias(gap, weights, cluster)}]
     for name in by:
         values = kept[name].cast(pl.String).fill_null("not measured")
