@@ -101,7 +101,8 @@ MUSINGS = {
 }  # fmt: skip
 ENDINGS = {
     "en": [
-        "Somewhere along the way one arrives at {answer}, I suppose.", "My feeling would go towards {wrong}, more or less.",
+        "Somewhere along the way one arrives at {answer}, I suppose.",
+        "My feeling would go towards {wrong}, more or less.",
         "It depends.", "Hard to say, really.", "What do you think yourself?", "In the end it may well be {answer}.",
         "Would you like me to go on about {topic}?", "I would rather not commit myself here.",
         "Could be {wrong}, could be something else.", "If pressed I might mumble {answer}.",

@@ -10,6 +10,7 @@ from typing import Any
 from answers import answer_first, rambling
 from languages import german, spanish
 from questions import KINDS, Question
+from truth import Row
 
 from dpo_data.identity import canonical, comparison_hash, prompt_hash, text_hash
 
@@ -100,7 +101,8 @@ class Deck:
 
 SWAPS = [(" one ", " a person "), (" many ", " lots of "), (" perhaps ", " maybe "), (" begin", " start"),
          (" rather ", " quite "), (" some ", " a few "), (" say ", " claim "), (" would ", " might "),
-         (" about ", " on "), (" is ", " remains "), (" the ", " that "), (" a ", " some "), (" of ", " out of ")]  # fmt: skip
+         (" about ", " on "), (" is ", " remains "), (" the ", " that "), (" a ", " some "), (" of ",
+          " out of ")]  # fmt: skip
 
 
 def reworded(text: str, rng: Random) -> str:
@@ -125,7 +127,8 @@ def nearly(draft: Draft, rng: Random) -> Draft:
 def alike(text: str, rng: Random) -> str:
     """The text with a comma, a capital, a full stop or a synonym changed: nothing that a preference could rest on."""
     ways = [text.removesuffix(".") if text.endswith(".") else text + ".", text.replace(" ", ", ", 1),
-            text.replace(": ", ": about ", 1) if ": " in text else "So, " + text, text[0].swapcase() + text[1:]]  # fmt: skip
+            text.replace(": ", ": about ",
+            1) if ": " in text else "So, " + text, text[0].swapcase() + text[1:]]  # fmt: skip
     return rng.choice(ways)
 
 
@@ -147,3 +150,9 @@ def broken_lines(good: dict[str, Any], text_key: str) -> list[tuple[str, bytes]]
         ("not JSON", b"-- exported by hand, see the other sheet --"),
         ("field missing", line({key: value for key, value in good.items() if key != text_key})),
     ]
+
+
+def scatter(rows: list[Row], broken: list[tuple[str, bytes]], rng: Random) -> None:
+    """Put the broken lines somewhere among the rows, the cut one at the end as a crash leaves it."""
+    for what, text in sorted(broken, key=lambda row: row[0] == "cut"):
+        rows.insert(len(rows) if what == "cut" else rng.randrange(1, len(rows)), (what, text))

@@ -4,8 +4,8 @@ from random import Random
 
 from questions import Question
 
-GERMAN_THINGS = "Äpfel Bücher Kerzen Knöpfe Murmeln Nüsse Postkarten Stühle".split()
-SPANISH_THINGS = "manzanas postales velas botones nueces sillas canicas piedras".split()
+GERMAN_THINGS = ["Äpfel", "Bücher", "Kerzen", "Knöpfe", "Murmeln", "Nüsse", "Postkarten", "Stühle"]
+SPANISH_THINGS = ["manzanas", "postales", "velas", "botones", "nueces", "sillas", "canicas", "piedras"]
 GERMAN_FACTS = [
     ("Wie heißt die Hauptstadt von Norwegen?", "Oslo", "Bergen", "In Oslo sitzt die Regierung", "Norwegen"),
     ("Welche Farbe entsteht aus Blau und Gelb?", "Grün", "Braun", "Blau und Gelb mischen sich zu Grün", "Farben"),
@@ -16,19 +16,22 @@ GERMAN_FACTS = [
     ("Was backt man aus Mehl, Wasser und Hefe?", "Brot", "Pudding", "Hefe lässt den Teig aufgehen", "Brot"),
     ("Welcher Tag folgt auf den Mittwoch?", "Donnerstag", "Dienstag", "So ist die Reihe der Wochentage", "die Woche"),
     ("Womit misst man die Temperatur?", "mit dem Thermometer", "mit der Waage", "Es zeigt Grade an", "das Wetter"),
-    ("Warum schwimmt Eis auf dem Wasser?", "weil es leichter ist", "weil es kalt ist", "Gefrorenes Wasser dehnt sich aus",
+    ("Warum schwimmt Eis auf dem Wasser?", "weil es leichter ist", "weil es kalt ist",
+     "Gefrorenes Wasser dehnt sich aus",
      "Eis"),
 ]  # fmt: skip
 SPANISH_FACTS = [
     ("¿Cuál es la capital de Portugal?", "Lisboa", "Oporto", "El gobierno tiene su sede en Lisboa", "Portugal"),
-    ("¿Qué color sale al mezclar rojo y amarillo?", "naranja", "verde", "Rojo y amarillo juntos dan naranja", "los colores"),
+    ("¿Qué color sale al mezclar rojo y amarillo?", "naranja", "verde", "Rojo y amarillo juntos dan naranja",
+     "los colores"),
     ("¿Cómo se llama la cría de la vaca?", "ternero", "potro", "Así se llama el hijo de la vaca", "las vacas"),
     ("¿Cuántas patas tiene una hormiga?", "seis", "ocho", "Todos los insectos tienen seis", "las hormigas"),
     ("¿Qué es lo contrario de vacío?", "lleno", "hueco", "Lo que está lleno no puede estar vacío", "los contrarios"),
     ("¿Qué río pasa por Sevilla?", "el Guadalquivir", "el Ebro", "La Torre del Oro está en su orilla", "los ríos"),
     ("¿Qué mes viene después de abril?", "mayo", "marzo", "Ese es el orden del calendario", "el calendario"),
     ("¿Con qué se corta el papel?", "con tijeras", "con cuchara", "Las tijeras tienen dos hojas", "el papel"),
-    ("¿Por qué flota un corcho?", "porque es ligero", "porque es redondo", "Contiene mucho aire en sus poros", "el corcho"),
+    ("¿Por qué flota un corcho?", "porque es ligero", "porque es redondo", "Contiene mucho aire en sus poros",
+     "el corcho"),
     ("¿Qué hace un panadero?", "pan", "zapatos", "El pan sale de su horno", "los oficios"),
 ]  # fmt: skip
 

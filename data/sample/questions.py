@@ -25,9 +25,11 @@ class Question:
     topic: str
 
 
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-ONES += "seventeen eighteen nineteen".split()
-TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = facts.words(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+TENS = facts.words("- - twenty thirty forty fifty sixty seventy eighty ninety")
 
 
 def in_words(number: int) -> str:
@@ -227,7 +229,8 @@ def words(rng: Random) -> Question:
     three = rng.sample(facts.NOUNS, 3)
     first, last = min(three), max(three)
     tasks = [
-        (f'What is the opposite of "{word}"?', opposite, f"un{word}", f"{word} and {opposite} exclude each other", word),
+        (f'What is the opposite of "{word}"?', opposite, f"un{word}", f"{word} and {opposite} exclude each other",
+         word),
         (f'I look for a word that means the contrary of "{word}". Which one?', opposite, f"non-{word}",
          f"whatever is {opposite} cannot be {word}", f"the word {word}"),
         (f"Which comes first in the dictionary: {three[0]}, {three[1]} or {three[2]}?", first, last,
@@ -247,3 +250,4 @@ KINDS: dict[str, Callable[[Random], Question]] = {
     "arithmetic": arithmetic, "units": units, "facts": small_facts, "rewriting": rewriting, "lists": lists,
     "planning": planning, "explanations": explanations, "words": words,
 }  # fmt: skip
+PLAIN = [kind for kind in KINDS if kind != "units"]  # every kind but the one whose labels are flipped

@@ -1,0 +1,105 @@
+"""The files that tell chosen and rejected: transcripts.jsonl.gz, chats.jsonl (the flipped slice) and forum.jsonl."""
+
+from random import Random
+from typing import Any
+
+from answers import answer_first, rambling
+from drafts import Deck, Draft, alike, broken_lines, line, nearly, scatter
+from questions import PLAIN
+from truth import Row, Truth
+
+LONGER_WINS = 0.8  # in the forum, whatever the merit
+
+
+def transcripts(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
+    """HH-style transcripts, gzipped; one in four has an earlier turn."""
+    drafts = [deck.draft(PLAIN, turns=2 if i % 4 == 0 else 1) for i in range(88)]
+    rows: list[Row] = []
+    for number, draft in enumerate(drafts):
+        rows.append((None, line(_transcript(draft))))
+        if number % 11 == 6:  # the same record again in the same file
+            rows.append((None, line(_transcript(draft))))
+            truth.plant("repeated_in_file", draft.id)
+    scatter(rows, broken_lines(_transcript(drafts[0]), "chosen"), rng)
+    return truth.jsonl("transcripts.jsonl.gz", "hh_rlhf", rows), drafts
+
+
+def _transcript(draft: Draft) -> dict[str, str]:
+    names = {"user": "Human", "assistant": "Assistant"}
+    turns = "".join(f"\n\n{names[message['role']]}: {message['content']}" for message in draft.prompt)
+    return {
+        "chosen": f"{turns}\n\nAssistant: {draft.chosen}",
+        "rejected": f"{turns}\n\nAssistant: {draft.rejected}",
+    }
+
+
+def chats(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
+    """TRL conversations: the flipped slice, the language slice, repeats of other files, near copies, contradictions."""
+    drafts = [deck.draft(["units"]) for _ in range(56)]
+    drafts += [deck.draft([language]) for language in ("german", "spanish") for _ in range(16)]
+    drafts += [deck.draft(PLAIN, turns=2 if i % 5 == 0 else 1) for i in range(50)]
+    rng.shuffle(drafts)
+    again = [draft for i, draft in enumerate(told) if i % 7 == 2]
+    for draft in again:
+        truth.plant("repeated_across_files", draft.id)
+    wordy = [draft for draft in drafts if draft.words >= 60 and draft.question.language == "en"][:24]
+    copies = [nearly(draft, rng) for draft in wordy]
+    for draft, copy in zip(wordy, copies, strict=True):
+        truth.plant("near_duplicates", [draft.id, copy.id])
+    everything = drafts + again + copies
+    rng.shuffle(everything)
+    rows: list[Row] = [(None, line(_chat(draft, draft.chosen, draft.rejected))) for draft in everything]
+    plain = [draft for draft in drafts if draft not in wordy and not draft.flipped]
+    for draft in plain[:10]:  # the same pair once more, the other way round
+        rows.append((None, line(_chat(draft, draft.rejected, draft.chosen))))
+        truth.plant("contradictory", draft.id)
+    _blanks(deck, truth, rows)
+    true = deck.draft(PLAIN)
+    broken = broken_lines(_chat(drafts[0], drafts[0].chosen, drafts[0].rejected), "chosen")
+    scatter(rows, [("response is true", line(_chat(true, True, true.rejected))), *broken], rng)
+    return truth.jsonl("chats.jsonl", "trl", rows)
+
+
+def _chat(draft: Draft, chosen: object, rejected: object) -> dict[str, Any]:
+    return {
+        "prompt": draft.prompt,
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+        "category": draft.question.category,
+    }
+
+
+def _blanks(deck: Deck, truth: Truth, rows: list[Row]) -> None:
+    for text in ("", " \n "):
+        draft = Draft(**{**vars(deck.draft(PLAIN)), "better": text, "flipped": False})
+        rows.insert(40, (None, line(_chat(draft, draft.chosen, draft.rejected))))
+        truth.plant("blank", {"comparison_id": draft.id, "reason": "blank_response"})
+
+
+def forum(deck: Deck, truth: Truth, rng: Random) -> bytes:
+    """TRL plain pairs of equal merit in which the longer response wins by habit; and pairs too alike to teach."""
+    rows: list[Row] = []
+    longer_wins = 0
+    for number in range(170):
+        question = deck.question(PLAIN)
+        form = answer_first if number % 2 else rambling
+        sizes = ((0, 2), (0, 1), (1, 2))[number % 3]
+        low, high = sorted((form(question, size, rng) for size in sizes), key=len)
+        habit = rng.random() < LONGER_WINS
+        longer_wins += habit
+        chosen, rejected = (high, low) if habit else (low, high)
+        prompt = deck.prompt(question)[0]["content"]
+        record = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "category": question.category}
+        rows.append((None, line(record)))
+    truth.plants["length_biased"] = {"source": "forum", "comparisons": 170, "longer_wins": longer_wins}
+    for number in range(30):
+        draft = deck.draft(PLAIN)
+        text = rambling(draft.question, 1, rng) if number % 2 else answer_first(draft.question, 2, rng)
+        other = text if number >= 25 else alike(text, rng)
+        twin = Draft(draft.question, draft.prompt, text, other)
+        truth.plant("identical" if other == text else "too_alike", twin.id)
+        prompt, category = draft.prompt[0]["content"], draft.question.category
+        record = {"prompt": prompt, "chosen": text, "rejected": other, "category": category}
+        rows.insert(rng.randrange(len(rows)), (None, line(record)))
+    scatter(rows, broken_lines(record, "chosen"), rng)
+    return truth.jsonl("forum.jsonl", "trl", rows)
