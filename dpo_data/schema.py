@@ -74,8 +74,9 @@ MEASURES = pl.Schema(
         "language": pl.String,  # of the prompt's last user message
         "language_a": pl.String,
         "language_b": pl.String,
-        "edit_ratio": pl.Float64,  # 0 identical .. 1 nothing in common, characters, on the diverging part
+        "edit_ratio": pl.Float64,  # 0 identical .. 1 nothing in common, insertions and deletions of words and marks
         "signature": pl.Binary,  # MinHash of word 3-grams, little-endian u32
+        "prompt_signature": pl.Binary,  # the same of the prompt alone; on the first row of each prompt, null on others
     }
 )
 
@@ -90,22 +91,29 @@ LEDGER = pl.Schema(
         "votes_b": pl.UInt32,
         "votes_tie": pl.UInt32,
         "annotators": pl.UInt32,
+        "self_contradictions": pl.UInt32,  # annotators who chose both sides
         "preferred": pl.String,  # a, b or null
         "agreement": pl.Float64,  # share of the votes that chose `preferred`; null below two votes
         "confidence": pl.Float64,  # posterior that `preferred` is the better one
-        **{name: kind for name, kind in MEASURES.items() if name not in ("comparison_id", "signature")},
+        **{name: kind for name, kind in MEASURES.items() if name != "comparison_id" and kind != pl.Binary},
         "tokens_prompt": pl.UInt32,
         "tokens_a": pl.UInt32,
         "tokens_b": pl.UInt32,
+        "tokens_shared": pl.UInt32,  # tokens both responses start with, end mark included
         "similarity": pl.Float64,  # cosine of the two responses
         "similarity_prompt_a": pl.Float64,
         "similarity_prompt_b": pl.Float64,
         "duplicate_of": pl.String,
         "duplicate_similarity": pl.Float64,
-        "duplicate_method": pl.String,  # near
+        "duplicate_method": pl.String,  # near or case_or_space
         "duplicate_cluster": pl.String,
+        "duplicate_swapped": pl.Boolean,  # this row's a is the b of the row that names the cluster
+        "twin_votes_for": pl.UInt32,  # votes in the whole cluster, for the answer preferred here
+        "twin_votes_against": pl.UInt32,
         "prompt_group": pl.String,
+        "split_coin": pl.Float64,  # the group's number in [0, 1)
         "in_cycle": pl.Boolean,
+        "cycle_edge": pl.Boolean,  # in the smallest set whose removal opens the circles
         "split": pl.String,  # train, validation or test
         "weight": pl.Float64,
         "reasons": pl.List(pl.String),  # empty: kept

@@ -1,0 +1,97 @@
+"""Prompt groups: which comparisons ask the same thing, so that they share a split, a cap and a cluster of errors.
+
+A group is a connected component over equal prompts, near-duplicate prompts (word 3-grams) and, where embeddings
+are measured, semantic neighbours. Groups decide splits and caps only: a prompt is never dropped for being
+common (LLMFAO has 13 prompts in all), so the cap is off unless it is set.
+"""
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from dpo_data import near
+from dpo_data.settings import Settings
+
+
+class PromptLimits(Settings):
+    """How alike two prompts must be to share a group, and how many comparisons of a group may stay."""
+
+    jaccard: float = Field(default=0.8, ge=0.3, le=1)
+    cosine: float = Field(default=0.95, ge=0.5, le=1)  # all-MiniLM-L6-v2: paraphrases of one question sit above .9
+    max_per_group: int | None = Field(default=None, ge=1)
+
+
+def proposals(signed: pl.DataFrame) -> pl.DataFrame:
+    """Pairs of prompt hashes (`left` < `right`) whose signatures meet in a band. `signed`: prompt_hash, signature."""
+    known = signed.drop_nulls("signature").unique("prompt_hash", keep="any").sort("prompt_hash")
+    left, right = near.candidates(known["signature"])
+    hashes = known["prompt_hash"]
+    return pl.DataFrame({"left": hashes.gather(left), "right": hashes.gather(right)})
+
+
+def verify(pairs: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
+    """Add `whole`, the exact Jaccard index of the two prompts. `texts`: prompt_hash, prompt (as one text)."""
+    texts = texts.unique("prompt_hash", keep="any").sort("prompt_hash")
+    matrix = near.incidence(near.shingles(near.words(near.tokens(texts["prompt"]))))
+    place = pl.DataFrame({"id": texts["prompt_hash"], "row": np.arange(len(texts), dtype=np.int64)})
+    left = pairs.select(id="left").join(place, on="id", maintain_order="left")["row"].to_numpy()
+    right = pairs.select(id="right").join(place, on="id", maintain_order="left")["row"].to_numpy()
+    return pairs.with_columns(whole=pl.Series(near.jaccard(matrix, left, right)))
+
+
+def neighbours(
+    hashes: pl.Series, vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]], cosine: float
+) -> pl.DataFrame:
+    """All pairs of prompts at or above `cosine`, exactly, block by block. `vectors`: (prompts, width), unit length."""
+    block = 2048
+    lefts, rights = [], []
+    for start in range(0, len(vectors), block):
+        rows = vectors[start : start + block]
+        for other in range(start, len(vectors), block):
+            scores = rows @ vectors[other : other + block].T
+            left, right = np.nonzero(scores >= cosine)
+            left, right = left + start, right + other
+            keep = left < right
+            lefts.append(left[keep])
+            rights.append(right[keep])
+    empty = np.empty(0, np.int64)
+    left = np.concatenate([empty, *lefts])
+    right = np.concatenate([empty, *rights])
+    one, two = hashes.gather(left), hashes.gather(right)
+    return pl.DataFrame({"left": one, "right": two}).select(
+        left=pl.min_horizontal("left", "right"), right=pl.max_horizontal("left", "right")
+    )
+
+
+def measure(ledger: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
+    """Add `prompt_group`: the smallest prompt hash of the connected component. `edges`: left, right (prompt hashes)."""
+    hashes = ledger.select(id="prompt_hash").drop_nulls().unique().sort("id")
+    place = hashes.with_row_index("row")
+    known = (
+        edges.select("left", "right")
+        .join(place.rename({"id": "left", "row": "from"}), on="left")
+        .join(place.rename({"id": "right", "row": "to"}), on="right")
+    )
+    smallest = near.components(len(hashes), known["from"].to_numpy(), known["to"].to_numpy())
+    groups = hashes.with_columns(prompt_group=hashes["id"].gather(smallest)).rename({"id": "prompt_hash"})
+    base = ledger.drop("prompt_group", strict=False)
+    return base.join(groups, on="prompt_hash", how="left", maintain_order="left")
+
+
+def cap(ledger: pl.DataFrame, limits: PromptLimits) -> pl.DataFrame:
+    """Give `over_prompt_cap` to standing rows beyond the cap: the most confident stay, then the smallest id."""
+    if limits.max_per_group is None:
+        return ledger
+    standing = pl.col("reasons").list.len() == 0
+    ranked = (
+        ledger.lazy()
+        .filter(standing & pl.col("prompt_group").is_not_null())
+        .select("comparison_id", "prompt_group", "confidence")
+        .sort("confidence", "comparison_id", descending=[True, False], nulls_last=True)
+        .filter(pl.int_range(pl.len()).over("prompt_group") >= limits.max_per_group)
+        .select("comparison_id", over=pl.lit(True))
+        .collect()
+    )
+    reason = pl.lit(["over_prompt_cap"], dtype=pl.List(pl.String))
+    joined = ledger.join(ranked, on="comparison_id", how="left", maintain_order="left")
+    return joined.with_columns(reasons=pl.when(pl.col("over")).then(reason).otherwise("reasons")).drop("over")

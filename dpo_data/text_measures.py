@@ -1,0 +1,119 @@
+"""What the text of a comparison alone can tell, measured once, batch by batch, and written beside the batch.
+
+Every other room works on these narrow columns; a batch measured once is never read again for them. Rows are
+measured in blocks that know nothing of each other, so any number of processes gives the same file.
+"""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+
+from dpo_data import duplicates, languages, lengths, near, similarity, style
+from dpo_data.identity import text_hash
+from dpo_data.schema import MEASURES, DataError, check
+
+FILE = "measures.parquet"
+_ROWS = 4096  # a block: about 10 MB of text
+_POOL_FROM = 40_000  # rows; below, starting processes costs more than it saves
+
+# One text for a whole prompt; the same separators as identity.prompt_hash.
+_MESSAGES = pl.col("prompt").list.eval(
+    pl.concat_str(pl.element().struct.field("role"), pl.lit("\x1f"), pl.element().struct.field("content"))
+)
+_CONTENTS = pl.col("prompt").list.eval(pl.element().struct.field("content"))
+PROMPT_TEXT = _CONTENTS.list.join("\n")  # what near-duplicate prompts are compared by
+_BY_USER = pl.col("prompt").list.eval(
+    pl.element().struct.field("content").filter(pl.element().struct.field("role") == "user")
+)
+
+
+def measure_batch(folder: Path, workers: int | None = None) -> None:
+    """Write `measures.parquet` (schema MEASURES) beside `comparisons.parquet`; nothing to do where it exists."""
+    target = folder / FILE
+    if target.exists():
+        return
+    source = folder / "comparisons.parquet"
+    if not source.exists():
+        raise DataError(f"{folder} holds no comparisons.parquet: expected a batch written by `dpo refresh`.")
+    rows = pq.read_metadata(source).num_rows
+    starts = range(0, rows, _ROWS)
+    workers = workers or os.cpu_count() or 1
+    if rows < _POOL_FROM or workers == 1:
+        blocks = [_measure_rows(source, start) for start in starts]
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            blocks = list(pool.map(_measure_rows, [source] * len(starts), starts))
+    measured = check(pl.concat(blocks) if blocks else pl.DataFrame(schema=MEASURES), MEASURES, str(target))
+    partial = target.with_suffix(".partial")
+    measured.write_parquet(partial, compression="zstd", statistics=False)
+    partial.replace(target)
+
+
+def _measure_rows(source: Path, start: int) -> pl.DataFrame:
+    return measure(pl.scan_parquet(source).slice(start, _ROWS).collect())
+
+
+def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
+    """The measures of a block of comparisons, same order. Pure: depends on nothing but the rows' own texts."""
+    texts = comparisons.select(
+        "comparison_id",
+        "response_a",
+        "response_b",
+        whole=_MESSAGES.list.join("\x1e"),
+        prompt=PROMPT_TEXT,
+        prompt_chars=_CONTENTS.list.eval(pl.element().str.len_chars()).list.sum(),
+        last=_BY_USER.list.last(),
+        turns=_BY_USER.list.len(),
+    )
+    rows = len(texts)
+    tokens = near.tokens(pl.concat([texts["prompt"], texts["response_a"], texts["response_b"]]))
+    shingles = near.shingles(near.words(tokens))
+    parts = [shingles.rows(part * rows, (part + 1) * rows) for part in range(3)]
+    sides = {
+        f"{name}_{side}": count
+        for side in ("a", "b")
+        for name, count in (lengths.count(pl.col(f"response_{side}")) | style.count(pl.col(f"response_{side}"))).items()
+    }
+    measured = texts.select(
+        "comparison_id",
+        "turns",
+        "prompt_chars",
+        *(expression.alias(name) for name, expression in sides.items()),
+        prompt_hash=_hashes(texts["whole"]),
+        last_turn_hash=_hashes(texts["last"]),
+        hash_a=_hashes(texts["response_a"]),
+        hash_b=_hashes(texts["response_b"]),
+        language=languages.identify(texts["last"]),
+        language_a=languages.identify(texts["response_a"]),
+        language_b=languages.identify(texts["response_b"]),
+        edit_ratio=_edit_ratios(tokens, rows),
+        signature=duplicates.signatures(*parts),
+    )
+    # A prompt's own signature is stored with its first row in the block; its other rows would only repeat it.
+    first = measured["prompt_hash"].is_first_distinct()
+    signed = near.sign(parts[0].take(first.arg_true().to_numpy()))
+    place = pl.Series(np.where(first.to_numpy(), first.cum_sum().to_numpy().astype(np.int64) - 1, 0))
+    measured = measured.with_columns(prompt_signature=pl.when(first).then(signed.gather(place)))
+    return measured.cast({name: kind for name, kind in MEASURES.items() if kind == pl.UInt32}).select(*MEASURES)
+
+
+def _hashes(texts: pl.Series) -> pl.Series:
+    return pl.Series([None if text is None else text_hash(text) for text in texts], dtype=pl.String)
+
+
+def _edit_ratios(tokens: near.Tokens, rows: int) -> pl.Series:
+    """`tokens` holds prompts, then sides a, then sides b."""
+    codes, borders = tokens.codes.tolist(), tokens.offsets.tolist()
+    side_a, side_b = borders[rows : 2 * rows + 1], borders[2 * rows :]
+    return pl.Series(
+        [
+            similarity.edit_ratio(codes[side_a[row] : side_a[row + 1]], codes[side_b[row] : side_b[row + 1]])
+            for row in range(rows)
+        ],
+        dtype=pl.Float64,
+    )
