@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from dpo_data.formats.records import Item, Judgement, Message, Thumb
+from dpo_data.formats.records import Item, Judgement, Message, NonText, Thumb
 from dpo_data.identity import canonical, comparison_hash, prompt_hash, text_hash
 from dpo_data.schema import COMPARISONS, REJECTS, THUMBS, VOTES
 
@@ -166,6 +166,10 @@ def attributes(item: Judgement, flipped: bool) -> Iterator[tuple[str, str]]:
         yield f"{key}_a", value
     for key, value in b.items():
         yield f"{key}_b", value
+    odd = {side for side, text in (("a", item.first), ("b", item.second)) if isinstance(text, NonText)}
+    if odd:
+        named = "both" if len(odd) == 2 else odd.pop()
+        yield "non_text_response", {"a": "b", "b": "a"}.get(named, named) if flipped else named
     if item.sided:
         side = {"first": "b", "second": "a"} if flipped else {"first": "a", "second": "b"}
         for key, value in item.sided.items():

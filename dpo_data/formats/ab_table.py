@@ -7,7 +7,6 @@ sides; every other column becomes an attribute. Tables with other column names a
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from dpo_data.formats.messages import messages
@@ -17,25 +16,23 @@ from dpo_data.formats.records import (
     Record,
     Side,
     UnreadableError,
-    each,
     found,
     identifier,
     moment,
     number_of,
     plain,
-    text_of,
+    response_of,
 )
 
+FIRST = ("a", "model_a", "response_a", "answer_a", "first", "left", "1", "1.0")
+SECOND = ("b", "model_b", "response_b", "answer_b", "second", "right", "2", "2.0")
+TIE = ("tie", "draw", "equal", "same", "neither", "both", "0", "0.0", "tie (inconsistent)", "both_good")
+BOTH_BAD = ("both_bad", "bothbad", "both bad", "tie (bothbad)")
 WINNERS: dict[str, Side] = {
-    **dict.fromkeys(("a", "model_a", "response_a", "answer_a", "first", "left", "1", "1.0", "a1"), "first"),
-    **dict.fromkeys(("b", "model_b", "response_b", "answer_b", "second", "right", "2", "2.0", "a2"), "second"),
-    **dict.fromkeys(
-        ("tie", "draw", "equal", "same", "neither", "both", "0", "0.0", "3", "tie (bothbad)", "tie (inconsistent)"),
-        "tie",
-    ),
-    **dict.fromkeys(("both_bad", "bothbad", "both bad", "both_good", "c", "none"), "tie"),
+    **dict.fromkeys(FIRST, "first"),
+    **dict.fromkeys(SECOND, "second"),
+    **dict.fromkeys((*TIE, *BOTH_BAD), "tie"),
 }
-BOTH_BAD = {"both_bad", "bothbad", "both bad", "tie (bothbad)"}
 FIELDS = {"prompt", "response_a", "response_b", "winner", "choice", "annotator", "annotator_kind", "at", "strength"}
 FIELDS |= {"shown_first", "model_a", "model_b"}
 
@@ -43,11 +40,6 @@ FIELDS |= {"shown_first", "model_a", "model_b"}
 def detect(record: Record) -> bool:
     """The four columns; a verdict of the review app has a version too and is not this."""
     return {"prompt", "response_a", "response_b"} <= record.keys() and "winner" in record and "version" not in record
-
-
-def read(path: Path) -> Iterator[Item]:
-    """One vote a row; the first side is response_a."""
-    return each(path, _judge)
 
 
 def winner(value: Any, present: bool = True) -> tuple[Side, dict[str, str]]:
@@ -60,15 +52,16 @@ def winner(value: Any, present: bool = True) -> tuple[Side, dict[str, str]]:
     return side, {"both_bad": "true"} if name in BOTH_BAD else {}
 
 
-def _judge(record: Record) -> Iterator[Item]:
+def parse(record: Record) -> Iterator[Item]:
+    """One vote a row; the first side is response_a."""
     choice, attributes = winner(record.get("winner"), "winner" in record)
     shown = record.get("shown_first")
     strength = record.get("strength")
     rest = {key: value for key, value in record.items() if key not in FIELDS}
     yield Judgement(
         messages(record.get("prompt"), "prompt"),
-        text_of(record, "response_a"),
-        text_of(record, "response_b"),
+        response_of(record, "response_a"),
+        response_of(record, "response_b"),
         choice,
         strength=None if strength in (None, "") else number_of(strength, "strength"),
         annotator=identifier(record.get("annotator")),

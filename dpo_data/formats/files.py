@@ -54,8 +54,8 @@ def kind(path: Path) -> str:
     if suffixes and suffixes[-1] in SUFFIXES:
         return suffixes[-1]
     raise DataError(
-        f"{path}: the file's name ends in {path.suffix or 'nothing'!r}; expected one of {', '.join(SUFFIXES)}, plain or "
-        f"with {' or '.join(COMPRESSIONS)}. Rename it after what it holds, or export it in one of these forms."
+        f"{path}: the file's name ends in {path.suffix or 'nothing'!r}; expected one of {', '.join(SUFFIXES)}, "
+        f"plain or with {' or '.join(COMPRESSIONS)}. Rename it after what it holds, or export it in one of these forms."
     )
 
 
@@ -63,7 +63,7 @@ def opened(path: Path) -> IO[bytes]:
     """The file's bytes, decompressed, as a stream."""
     suffix = path.suffix.lower()
     if suffix == ".gz":
-        return io.BufferedReader(gzip.open(path))  # type: ignore[arg-type]
+        return io.BufferedReader(gzip.open(path))
     if suffix == ".zst":
         return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
     return path.open("rb")
@@ -87,7 +87,8 @@ def rows(path: Path) -> Iterator[Row]:
             yield from _lines(path)
     except (EOFError, OSError, pa.ArrowException) as problem:
         raise DataError(
-            f"{path}: the file cannot be read to its end ({problem}). It looks cut or damaged; export or download it again."
+            f"{path}: the file cannot be read to its end ({problem}). It looks cut or damaged; "
+            "export or download it again."
         ) from problem
 
 
@@ -195,9 +196,7 @@ def _items(path: Path, data: bytes) -> Iterator[Row]:
     if depth >= 2:
         yield Row(number + 1, {}, "The array is cut off inside this item: the file ends early.", data[start:])
     elif number == 0:
-        raise DataError(
-            f"{path}: starts like a JSON array but holds no object. Expected [{{…}}, {{…}}]; export it again."
-        )
+        raise DataError(f"{path}: starts like a JSON array but holds no object. Expected [{{…}}, …]; export it again.")
 
 
 def _table(path: Path, delimiter: str) -> Iterator[Row]:

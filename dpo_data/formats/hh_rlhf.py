@@ -6,10 +6,9 @@ answers, identical answers, and pairs that differ before the last turn (see `mes
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from dpo_data.formats.messages import TRANSCRIPT, diverge, transcript
-from dpo_data.formats.records import Item, Judgement, Record, each, text_of
+from dpo_data.formats.records import Item, Judgement, Record, text_of
 
 
 def detect(record: Record) -> bool:
@@ -20,12 +19,8 @@ def detect(record: Record) -> bool:
     )
 
 
-def read(path: Path) -> Iterator[Item]:
+def parse(record: Record) -> Iterator[Item]:
     """One vote a record; the first side is `chosen`."""
-    return each(path, _judge)
-
-
-def _judge(record: Record) -> Iterator[Item]:
     chosen, rejected = transcript(text_of(record, "chosen")), transcript(text_of(record, "rejected"))
     prompt, first, second, attributes = diverge(chosen, rejected)
     yield Judgement(prompt, first, second, "first", annotator_kind="human", attributes=attributes)

@@ -6,7 +6,6 @@ words up/down count too.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from dpo_data.formats.messages import message, messages, render
@@ -16,7 +15,6 @@ from dpo_data.formats.records import (
     Record,
     Thumb,
     UnreadableError,
-    each,
     found,
     identifier,
     moment,
@@ -33,12 +31,8 @@ def detect(record: Record) -> bool:
     return "label" in record and ({"prompt", "completion"} <= record.keys() or "messages" in record)
 
 
-def read(path: Path) -> Iterator[Item]:
+def parse(record: Record) -> Iterator[Item]:
     """One thumb a record."""
-    return each(path, _thumb)
-
-
-def _thumb(record: Record) -> Iterator[Item]:
     prompt, completion = _conversation(record)
     rest = {key: value for key, value in record.items() if key not in NOT_ATTRIBUTES}
     yield Thumb(

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from dpo_data.formats.records import Message, UnreadableError
+from dpo_data.formats.records import Message, UnreadableError, response
 
 ROLES = {
     "human": "user", "user": "user", "prompter": "user", "prompt": "user", "question": "user",
@@ -54,7 +54,10 @@ def message(item: Any, where: str) -> Message:
 
 def content(item: dict[str, Any], where: str) -> str:
     """The message's text with its thinking before and its tool calls after."""
-    body = parts(item.get("content", item.get("value")), where, bool(item.get("tool_calls")))
+    value = item.get("content", item.get("value"))
+    if isinstance(value, bool | int | float):
+        return response(value, where)
+    body = parts(value, where, bool(item.get("tool_calls")))
     thinking = item.get("thinking") or item.get("reasoning_content")
     if isinstance(thinking, str) and thinking.strip():
         body = f"<think>\n{thinking.strip()}\n</think>\n\n{body}"
@@ -106,6 +109,8 @@ def transcript(text: str) -> list[Message]:
 def render(turns: list[Message]) -> str:
     """The text of a response: one assistant message as it is, several as a transcript after the first."""
     head, *rest = turns
+    if not rest:
+        return head["content"]
     return "".join([head["content"], *(f"\n\n{NAMES[turn['role']]}: {turn['content']}" for turn in rest)])
 
 

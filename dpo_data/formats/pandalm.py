@@ -8,13 +8,10 @@ the attribute non_text_response, so that a rule can drop it; nothing is dropped 
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import orjson
-
 from dpo_data.formats.messages import user
-from dpo_data.formats.records import Item, Judgement, Record, Side, UnreadableError, each, plain, text_of
+from dpo_data.formats.records import Item, Judgement, Record, Side, UnreadableError, plain, response_of, text_of
 
 CHOICES: dict[str, Side] = {"0": "tie", "1": "first", "2": "second", "tie": "tie"}
 ANNOTATOR = re.compile(r"annotator\d+")
@@ -27,11 +24,6 @@ def detect(record: Record) -> bool:
     )
 
 
-def read(path: Path) -> Iterator[Item]:
-    """One vote an annotator a record."""
-    return each(path, _judge)
-
-
 def prompt_of(record: Record) -> str:
     """The instruction, and below it the input where there is one."""
     given = record.get("input")
@@ -39,19 +31,9 @@ def prompt_of(record: Record) -> str:
     return f"{instruction}\n\n{given}" if isinstance(given, str) and given.strip() else instruction
 
 
-def response(value: Any, name: str) -> tuple[str, bool]:
-    """A response and whether it was no text: JSON values are kept as JSON writes them."""
-    if isinstance(value, str):
-        return value, False
-    if value is None:
-        raise UnreadableError(f"Field {name!r} is missing or null, expected text.")
-    return orjson.dumps(value).decode(), True
-
-
-def _judge(record: Record) -> Iterator[Item]:
-    first, odd_first = response(record.get("response1"), "response1")
-    second, odd_second = response(record.get("response2"), "response2")
-    odd = {(True, True): "both", (True, False): "first", (False, True): "second"}.get((odd_first, odd_second))
+def parse(record: Record) -> Iterator[Item]:
+    """One vote an annotator a record; the first side is response1."""
+    first, second = response_of(record, "response1"), response_of(record, "response2")
     model_1, _, model_2 = str(record.get("cmp_key", "")).partition("_")
     prompt = user(prompt_of(record))
     for name, value in _labels(record).items():
@@ -69,7 +51,6 @@ def _judge(record: Record) -> Iterator[Item]:
             attributes=plain({"category": record.get("motivation_app")}),
             of_first=plain({"model": model_1}),
             of_second=plain({"model": model_2}),
-            sided={"non_text_response": odd} if odd else {},
         )
 
 

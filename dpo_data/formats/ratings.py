@@ -8,7 +8,6 @@ scale is 1 to 5 unless the record says otherwise in `scale: [low, high]`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from dpo_data.formats.messages import messages
@@ -18,12 +17,11 @@ from dpo_data.formats.records import (
     Message,
     Record,
     UnreadableError,
-    each,
     identifier,
     moment,
     number_of,
     plain,
-    text_of,
+    response_of,
 )
 
 DEFAULT_SCALE = (1.0, 5.0)
@@ -40,12 +38,8 @@ def detect(record: Record) -> bool:
     )
 
 
-def read(path: Path) -> Iterator[Item]:
+def parse(record: Record) -> Iterator[Item]:
     """One vote for each pair of responses and annotator who rated both."""
-    return each(path, _judge)
-
-
-def _judge(record: Record) -> Iterator[Item]:
     responses = record.get("responses")
     if not isinstance(responses, list) or not all(isinstance(item, dict) for item in responses):
         raise UnreadableError("Field 'responses' is no list of objects with a text and a rating.")
@@ -53,7 +47,7 @@ def _judge(record: Record) -> Iterator[Item]:
     rest = plain({key: value for key, value in record.items() if key not in FIELDS})
     yield from by_rating(
         messages(record.get("prompt"), "prompt"),
-        [text_of(item, "text") for item in responses],
+        [response_of(item, "text") for item in responses],
         [_ratings(item, identifier(record.get("annotator"))) for item in responses],
         width=float(high) - float(low),
         models=[item.get("model") for item in responses],

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import orjson
+
 from dpo_data.formats.files import Row, rows
 
 Side = Literal["first", "second", "tie"]
@@ -24,6 +26,15 @@ class Message(TypedDict):
 
     role: str
     content: str
+
+
+class NonText(str):
+    """A response that the source gives as a JSON value (true, 3.5, …), written as JSON writes it.
+
+    The record stays; the comparison says so in the attribute non_text_response, for a rule to drop it.
+    """
+
+    __slots__ = ()
 
 
 class UnreadableError(ValueError):
@@ -81,6 +92,33 @@ class Reject:
 Item = Judgement | Thumb | Reject
 
 
+def alone(path: Path) -> list[Path]:
+    """The companions of a file that says everything itself: none."""
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One raw format: how to recognise a record of it, and how to read one record (`parse`) or one file (`whole`).
+
+    A format whose records stand by themselves has `parse`: then a file can be read in pieces. One whose votes need
+    several records has `whole`. `companions` are the files beside a file of this format that are read with it.
+    """
+
+    detect: Callable[[Record], bool]
+    parse: Callable[[Record], Iterable[Item]] | None = None
+    whole: Callable[[Path], Iterator[Item]] | None = None
+    companions: Callable[[Path], list[Path]] = alone
+
+    def read(self, path: Path) -> Iterator[Item]:
+        """Every judgement, thumb and reject of the file."""
+        if self.whole is not None:
+            return self.whole(path)
+        if self.parse is None:
+            raise TypeError("a reader needs `parse` or `whole`")
+        return each(path, self.parse)
+
+
 def each(path: Path, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
     """Parse every raw record by itself; whatever cannot be read, or says nothing, becomes one `Reject`.
 
@@ -117,13 +155,27 @@ def text_of(record: Record, key: str) -> str:
     raise UnreadableError(f"Field {key!r} {found(value, key in record)}, expected text.")
 
 
+def response_of(record: Record, key: str) -> str:
+    """The response under `key`: text as it is, other JSON values as `NonText`; null and missing are unreadable."""
+    return response(record.get(key), key, key in record)
+
+
+def response(value: object, name: str, present: bool = True) -> str:
+    """A response's value as text; see `response_of`."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise UnreadableError(f"Field {name!r} {found(value, present)}, expected text.")
+    return NonText(orjson.dumps(value, default=str).decode())
+
+
 def number_of(value: object, name: str) -> float:
     """`value` as a finite float; numbers written as text count, booleans do not."""
     if isinstance(value, str):
         try:
-            value = float(value)
-        except ValueError:
-            raise UnreadableError(f"Field {name!r} is {value[:40]!r}, expected a number.") from None
+            return number_of(float(value), name)
+        except ValueError as problem:
+            raise UnreadableError(f"Field {name!r} is {value!r:.40}, expected a number.") from problem
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UnreadableError(f"Field {name!r} {found(value, True)}, expected a number.")
     return float(value)

@@ -1,10 +1,9 @@
 """ShareGPT-style DPO (LLaMA-Factory): `conversations` of {from, value}, and one `chosen`, one `rejected` message."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from dpo_data.formats.messages import message, messages, render
-from dpo_data.formats.records import Item, Judgement, Message, Record, UnreadableError, each, plain
+from dpo_data.formats.records import Item, Judgement, Message, Record, UnreadableError, plain
 
 NOT_ATTRIBUTES = {"conversations", "chosen", "rejected", "system", "tools"}
 
@@ -18,12 +17,8 @@ def detect(record: Record) -> bool:
     )
 
 
-def read(path: Path) -> Iterator[Item]:
+def parse(record: Record) -> Iterator[Item]:
     """One vote a record; the first side is `chosen`."""
-    return each(path, _judge)
-
-
-def _judge(record: Record) -> Iterator[Item]:
     prompt = messages(record.get("conversations"), "conversations")
     system = record.get("system")
     if isinstance(system, str) and system.strip():

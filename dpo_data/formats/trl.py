@@ -8,8 +8,6 @@ shared answer opening into the prompt; here it is cut back to a turn, else a lin
 
 import re
 from collections.abc import Iterator
-from os.path import commonprefix
-from pathlib import Path
 from typing import Any
 
 from dpo_data.formats.hh_rlhf import detect as is_transcript
@@ -20,10 +18,10 @@ from dpo_data.formats.records import (
     Message,
     Record,
     UnreadableError,
-    each,
     identifier,
     moment,
     plain,
+    response_of,
 )
 
 NOT_ATTRIBUTES = {"prompt", "chosen", "rejected", "annotator", "at", "tools", "messages", "chat_template_kwargs"}
@@ -47,12 +45,8 @@ def is_chat(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
-def read(path: Path) -> Iterator[Item]:
+def parse(record: Record) -> Iterator[Item]:
     """One vote a record; the first side is `chosen`."""
-    return each(path, _judge)
-
-
-def _judge(record: Record) -> Iterator[Item]:
     prompt, first, second, attributes = pair(record)
     rest = {key: value for key, value in record.items() if key not in NOT_ATTRIBUTES}
     yield Judgement(
@@ -68,11 +62,12 @@ def _judge(record: Record) -> Iterator[Item]:
 
 def pair(record: Record) -> tuple[list[Message], str, str, dict[str, str]]:
     """Prompt, chosen, rejected and attributes of one record in any of TRL's shapes."""
-    chosen, rejected = record.get("chosen"), record.get("rejected")
-    if is_chat(chosen) and is_chat(rejected):
-        return _conversations(record, chosen, rejected)
-    if not isinstance(chosen, str) or not isinstance(rejected, str):
-        raise UnreadableError("Fields 'chosen' and 'rejected' must both be text or both be lists of messages.")
+    raw = record.get("chosen"), record.get("rejected")
+    if is_chat(raw[0]) and is_chat(raw[1]):
+        return _conversations(record, *raw)
+    if is_chat(raw[0]) or is_chat(raw[1]):
+        raise UnreadableError("One of 'chosen' and 'rejected' is a list of messages and the other is not.")
+    chosen, rejected = response_of(record, "chosen"), response_of(record, "rejected")
     if "prompt" not in record:
         return *implicit(chosen, rejected), {}
     prompt = messages(record["prompt"], "prompt")
@@ -99,15 +94,20 @@ def _conversations(record: Record, chosen: Any, rejected: Any) -> tuple[list[Mes
 
 def implicit(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
     """Split two texts that begin with the same prompt: after the last turn mark, else line end, else white space."""
-    common = commonprefix([chosen, rejected])
+    common = _shared(chosen, rejected)
     marks = list(TURN_MARK.finditer(common))
-    if marks:
-        cut = marks[-1].end()
-    else:
-        cut = max(common.rfind("\n"), -1) + 1 or _word_end(common)
+    cut = marks[-1].end() if marks else common.rfind("\n") + 1 or _word_end(common)
     prompt = common[:cut]
     return (user(prompt) if prompt.strip() else []), chosen[cut:], rejected[cut:]
 
 
 def _word_end(common: str) -> int:
     return max((index + 1 for index, mark in enumerate(common) if mark.isspace()), default=0)
+
+
+def _shared(one: str, other: str) -> str:
+    """The longest common prefix, by character."""
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return one[:index]
+    return min(one, other, key=len)
