@@ -82,9 +82,9 @@ def _identify_block(texts: list[str]) -> list[str | None]:
         state = flat[(state << 8) + columns[place]]
         seen[place] = model.feature[state]
     seen[np.arange(width)[:, None] >= lengths[None, :]] = -1
-    place, row = np.nonzero(seen >= 0)
+    at, row = np.nonzero(seen >= 0)
     counts = sparse.csr_matrix(
-        (np.ones(len(row), np.float32), (row, seen[place, row])), shape=(len(encoded), len(model.weights))
+        (np.ones(len(row), np.float32), (row, seen[at, row])), shape=(len(encoded), len(model.weights))
     )
     counts.sum_duplicates()
     counts.data = np.log1p(counts.data)

@@ -31,7 +31,7 @@ def rules(limits: SizeLimits) -> dict[str, pl.Expr]:
     if limits.max_response_tokens is not None:
         found["response_too_long"] = pl.max_horizontal("tokens_a", "tokens_b") > limits.max_response_tokens
     if limits.max_length is not None:
-        # Tokens both responses start with, end mark included, fill all the room the prompt leaves: loss ln 2, gradient 0.
+        # What both responses start with, end mark included, fills the room the prompt leaves: loss ln 2, gradient 0.
         reached = pl.col("tokens_prompt") + pl.col("tokens_shared") >= limits.max_length
         found["identical_after_truncation"] = reached & (pl.col("hash_a") != pl.col("hash_b"))
     return found

@@ -23,7 +23,7 @@ I64 = npt.NDArray[np.int64]
 SHINGLE = 3
 BAND_ROWS = 4
 BANDS = 20
-# P(candidate) = 1 - (1 - J^4)^20: .996 at J = .7, .99996 at .8 (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4.2).
+# P(candidate) = 1 - (1 - J^4)^20: .996 at J = .7, .99997 at .8 (Mining of Massive Datasets, 3.4.2).
 PERMUTATIONS = BAND_ROWS * BANDS
 _SEED = 42
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"

@@ -29,7 +29,7 @@ class SimilarityLimits(Settings):
     """Limits on likeness; `by_slice` maps a slice column to value -> limits, for mathematics or code."""
 
     alike: AlikeLimits | None = AlikeLimits()
-    by_slice: dict[str, dict[str, AlikeLimits | None]] = {}
+    by_slice: dict[str, dict[str, AlikeLimits | None]] = Field(default_factory=dict)
     # Off: short answers ("Yes.") are far from any prompt in embedding space and still on topic.
     min_prompt_cosine: float | None = None
     same_language: bool = True
