@@ -51,9 +51,13 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             "data/sample/recipe.yaml is one to start from."
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError(f"{path}: not readable as YAML ({error}). Expected a mapping with sources, curation, training.") from None
+        raise DataError(
+            f"{path}: not readable as YAML ({error}). Expected a mapping with sources, curation, training."
+        ) from None
     if not isinstance(raw, dict):
-        raise DataError(f"{path}: found {type(raw).__name__} at the top, expected a mapping with sources, curation, training.")
+        raise DataError(
+            f"{path}: found {type(raw).__name__} at the top, expected a mapping with sources, curation, training."
+        )
     for override in overrides:
         _apply(raw, override)
     try:
@@ -80,6 +84,15 @@ def train_config(recipe: Recipe, where: str = "the recipe") -> "TrainConfig":
 
 def _resolve(folder: Path, path: str) -> str:
     return path if "://" in path or Path(path).is_absolute() else str(folder / path)
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`a.b=value` settings as a nested mapping, for a what-if over the curation limits."""
+    raw: dict[str, Any] = {}
+    for override in overrides:
+        _apply(raw, override if override.startswith("curation.") else f"curation.{override}")
+    found: dict[str, Any] = raw.get("curation", {})
+    return found
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -4,17 +4,19 @@ Every stage finds out by content whether its work is already there, so a refresh
 where it stopped, and one that finds nothing new publishes nothing. Stages pass paths and ids, never frames.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-from dpo_data import batches, curate, sources, text_measures, versions
+from dpo_data import batches, curate, versions
 from dpo_data.curate import CurationConfig
+from dpo_data.formats import files
 from flows.recipe import Recipe, Source
 from flows.steps import Step, announce, plain, record_table
 
 
 class RefreshSummary(TypedDict):
-    """What a refresh did, in counts; `version` is the version that is current afterwards."""
+    """What a refresh did, in counts; `version` is current afterwards, `created` says whether it is new."""
 
     version: str
     created: bool
@@ -27,15 +29,11 @@ class RefreshSummary(TypedDict):
 
 def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
     """Ingest every source, measure what is new, decide, publish, and say what was kept."""
-    ingested = [
-        step(f"ingest {source.name}", ingest, store, source, retries=2) for source in recipe.sources
-    ]
-    measured = step("measure texts", measure_texts, store)
-    measured |= step("embed texts", embed_texts, store, recipe.curation)
+    ingested = [step(f"ingest {source.name}", ingest, store, source, retries=2) for source in recipe.sources]
+    measured = step("measure texts", curate.measure_texts, store, recipe.curation)
     version_id, created = step("curate and publish", curate_and_publish, store, recipe.curation)
     version = versions.open_version(store, version_id)
-    stats = version.stats()
-    record_table("kept", kept_table(stats), f"What version {version_id} kept", step)
+    record_table("kept", kept_table(version.stats), f"What version {version_id} kept, by source", step)
     if created:
         announce("dpo.version.published", f"dpo.store.{store.name}", {"version": version_id}, step)
     return {
@@ -45,9 +43,22 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
         "audit": str(version.path / "audit.html"),
         "ingested": ingested,
         "measured": measured,
-        "stats": stats,
+        "stats": version.stats,
     }
 
 
 def ingest(store: Path, source: Source) -> dict[str, Any]:
-    """Append one source's files that were not ingested before; the counts of its summary."""
+    """Append those of the source's files that were not ingested before; its summary as plain counts."""
+    found = files.find(source.path)
+    return asdict(batches.append(store, found, source.name, source.format, source.annotator_kind))
+
+
+def curate_and_publish(store: Path, config: CurationConfig) -> tuple[str, bool]:
+    """Decide about every comparison of the store and publish; the version's id, and whether it is new."""
+    version = curate.publish(store, config)
+    return version.id, version.created
+
+
+def kept_table(stats: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a source, counts only: what the Prefect run shows. Never a text of the data."""
+    return [{"source": row["source"], "comparisons": row["rows"], "kept": row["kept"]} for row in stats["sources"]]

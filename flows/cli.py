@@ -1,0 +1,289 @@
+"""The `dpo` command: one page that says what can be asked, each command a few lines that call a room.
+
+Exit codes: 0 fine, 1 failed (with a sentence on stderr: what was found, what was expected, what to do),
+2 wrong use. Set DPO_DEBUG=1 to see the traceback behind a failure.
+"""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import output
+from flows.output import answer, aside, columns, working
+
+app = typer.Typer(
+    help="Raw comparisons to audited preference pairs, to a DPO-trained policy, to the slices that moved the margins.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Store = Annotated[Path, typer.Option("--store", help="Where batches, versions and runs live.", envvar="DPO_STORE")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+RecipeFile = Annotated[Path, typer.Option("--recipe", help="YAML with sources, curation and training.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting: a.b=value. May be repeated.")]
+WithoutPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same stages without Prefect around them.")]
+
+STORE = Path("data/store")
+RECIPE = Path("data/sample/recipe.yaml")
+
+
+@app.command()
+def formats(as_json: Json = False) -> None:
+    """The raw formats that can be read, and what each looks like."""
+    from dpo_data.formats import READERS
+
+    known = {
+        name: (module.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ") for name, module in READERS.items()
+    }
+    answer(known, as_json, columns([("format", "what it is"), *known.items()]))
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="A file, a folder or a glob.")],
+    format: Annotated[str | None, typer.Option(help="Its format, if it should not be detected.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What a file holds and what would become of it; writes nothing."""
+    from dpo_data.inspection import inspect as look
+    from flows.telling import inspection_lines
+
+    found = asdict(look(path, format))
+    answer(found, as_json, inspection_lines(found))
+
+
+@app.command()
+def refresh(
+    recipe: RecipeFile = RECIPE,
+    store: Store = STORE,
+    sets: Overrides = None,
+    no_prefect: WithoutPrefect = False,
+    as_json: Json = False,
+) -> None:
+    """Ingest what is new, measure it, decide, and publish a version."""
+    from flows.recipe import load
+    from flows.refresh import refresh as work
+    from flows.telling import refresh_lines
+
+    loaded = load(recipe, sets or ())
+    with working("refresh"):
+        summary = _flow("refresh", work, store, no_prefect, loaded)
+    answer(summary, as_json, refresh_lines(summary))
+
+
+@app.command()
+def audit(
+    store: Store = STORE,
+    version: Annotated[str, typer.Argument(help="A version's id.")] = "current",
+    as_json: Json = False,
+) -> None:
+    """Where the audit page of a version lies, and its first screen in words."""
+    from dpo_data.versions import open_version
+    from flows.telling import stats_lines
+
+    opened = open_version(store, version)
+    page = opened.path / "audit.html"
+    answer(
+        {"version": opened.id, "audit": str(page), "stats": opened.stats},
+        as_json,
+        [*stats_lines(opened.stats), f"audit   {page}"],
+    )
+
+
+@app.command()
+def explain(
+    query: Annotated[str, typer.Argument(help="A comparison's id, a prefix of one, or a piece of its text.")],
+    store: Store = STORE,
+    as_json: Json = False,
+) -> None:
+    """The whole story of one comparison: votes, measures against limits, reasons, twins, margins."""
+    from dpo_data.explain import explain as tell
+    from dpo_data.explain import render
+
+    story = tell(store, query)
+    answer(story, as_json, [] if as_json else render(story).splitlines())
+
+
+@app.command()
+def decide(
+    sets: Annotated[
+        list[str], typer.Option("--set", help="A limit to try: agreement.min_agreement=0.7. May be repeated.")
+    ],
+    store: Store = STORE,
+    version: Annotated[str, typer.Option(help="Which version's measures.")] = "current",
+    as_json: Json = False,
+) -> None:
+    """What other limits would keep and drop; reads no text and publishes nothing."""
+    from dpo_data.changes import what_if
+    from flows.recipe import parse_overrides
+    from flows.telling import what_if_lines
+
+    changed = what_if(store, version, parse_overrides(sets))
+    answer(changed, as_json, what_if_lines(changed))
+
+
+@app.command()
+def diff(old: str, new: str = "current", store: Store = STORE, as_json: Json = False) -> None:
+    """What entered, left, flipped or changed its split between two versions, and why."""
+    from dpo_data.changes import diff as compare
+    from flows.telling import diff_lines
+
+    changed = compare(store, old, new)
+    answer(changed, as_json, diff_lines(changed))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL over ledger, pairs, votes, comparisons.")],
+    store: Store = STORE,
+    version: Annotated[str, typer.Option()] = "current",
+    as_json: Json = False,
+) -> None:
+    """Ask a version in SQL (DuckDB)."""
+    from dpo_data.queries import query as ask
+
+    rows = ask(store, query, version)
+    names = list(rows[0]) if rows else []
+    table = [names, *[[str(row[name])[:80] for name in names] for row in rows]]
+    answer({"rows": rows}, as_json, columns(table, indent="") if rows else ["no rows"])
+
+
+@app.command()
+def forget(
+    annotator: Annotated[str | None, typer.Option(help="Leave out every vote of this annotator from now on.")] = None,
+    comparison: Annotated[str | None, typer.Option(help="Leave out this comparison from now on.")] = None,
+    store: Store = STORE,
+    as_json: Json = False,
+) -> None:
+    """Take an annotator or a comparison out of every future version; says which versions still hold them."""
+    from dpo_data.forgetting import forget as leave_out
+
+    if (annotator is None) == (comparison is None):
+        raise typer.BadParameter("give either --annotator or --comparison")
+    held = leave_out(store, annotator=annotator, comparison=comparison)
+    answer(
+        {"still_in": held},
+        as_json,
+        [
+            "Left out of every version from the next refresh on.",
+            f"Versions that still hold it: {', '.join(held) or 'none'}.",
+        ],
+    )
+
+
+@app.command()
+def train(
+    recipe: RecipeFile = RECIPE,
+    store: Store = STORE,
+    version: Annotated[str, typer.Option(help="Which version.")] = "current",
+    sets: Overrides = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Estimate time and memory; train nothing.")] = False,
+    no_prefect: WithoutPrefect = False,
+    as_json: Json = False,
+) -> None:
+    """Train on a version and write the slice report; goes on where an interrupted run stopped."""
+    from flows.recipe import load, train_config
+    from flows.telling import plan_lines, train_lines
+    from flows.train import train as work
+
+    config = train_config(load(recipe, sets or ()), str(recipe))
+    if plan:
+        from dpo_data.versions import open_version
+        from dpo_train.planning import plan as estimate
+
+        expected = estimate(config, open_version(store, version).path)
+        answer(expected, as_json, plan_lines(expected))
+        return
+    with working("train"):
+        summary = _flow("train", work, store, no_prefect, config, version)
+    answer(summary, as_json, train_lines(summary))
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="A run's id, or a prefix of one.")],
+    store: Store = STORE,
+    as_json: Json = False,
+) -> None:
+    """Write the slice report of a run anew and print its table."""
+    from dpo_train import report as page
+    from flows.telling import report_lines
+    from flows.train import find_run
+
+    folder = find_run(store, run)
+    written = page.write(folder)
+    answer({"run": folder.name, "report": str(written)}, as_json, [*report_lines(folder), f"report  {written}"])
+
+
+@app.command()
+def retrain(
+    recipe: RecipeFile = RECIPE,
+    store: Store = STORE,
+    sets: Overrides = None,
+    no_prefect: WithoutPrefect = False,
+    as_json: Json = False,
+) -> None:
+    """Refresh, train on what was published, report the slices, and decide about promotion."""
+    from flows.recipe import load, train_config
+    from flows.retrain import retrain as work
+    from flows.telling import retrain_lines
+
+    loaded = load(recipe, sets or ())
+    config = train_config(loaded, str(recipe))
+    with working("retrain"):
+        summary = _flow("retrain", work, store, no_prefect, loaded, config)
+    answer(summary, as_json, retrain_lines(summary))
+
+
+@app.command()
+def serve(
+    recipe: RecipeFile = RECIPE,
+    store: Store = STORE,
+    cron: Annotated[str, typer.Option(help="When to refresh, as a cron expression.")] = "0 5 * * *",
+) -> None:
+    """Refresh on a schedule, and train whenever a refresh published something new."""
+    from flows.schedules import serve as wait
+
+    wait(recipe, store, cron)
+
+
+@app.command()
+def settings(as_json: Json = False) -> None:
+    """Every setting of a recipe with its default."""
+    import yaml
+
+    from dpo_data.curate import CurationConfig
+    from dpo_train.config import TrainConfig
+
+    known = {"curation": CurationConfig().model_dump(mode="json"), "training": TrainConfig().model_dump(mode="json")}
+    answer(known, as_json, yaml.safe_dump(known, sort_keys=False).splitlines())
+
+
+def _flow(name: str, work: Any, store: Path, no_prefect: bool, *args: Any) -> Any:
+    from flows.steps import as_flow, plain
+
+    return work(*args, store, step=plain) if no_prefect else as_flow(name, work, store, *args)
+
+
+def main() -> None:
+    """Run a command; a failure is a sentence, not a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        aside.print("stopped; what was finished is kept, and the same command goes on from there", markup=False)
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        if os.environ.get("DPO_DEBUG"):
+            raise
+        aside.print(f"dpo: {output.inert(str(error))}", markup=False, style="red")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Train: a published version in, a run with its slice report out.
+
+The run's id is a hash of the version, the settings and the code, so the same training asked for twice is
+found and not repeated, and one that was interrupted goes on from its last checkpoint.
+"""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import dpo_train
+from dpo_data import versions
+from dpo_data.schema import DataError
+from flows.steps import Step, plain, record_table
+
+if TYPE_CHECKING:
+    from dpo_train.config import TrainConfig
+
+
+class TrainSummary(TypedDict):
+    """Where a run lies and what came out; `created` is false when it was there already."""
+
+    run: str
+    created: bool
+    version: str
+    path: str
+    report: str
+    result: dict[str, Any]
+
+
+def train(config: "TrainConfig", version: str, store: Path, step: Step = plain) -> TrainSummary:
+    """Train on a version (an id or "current") and write the slice report."""
+    opened = versions.open_version(store, version)
+    run = store / "runs" / run_id(config, opened.id)
+    created = step(f"train on {opened.id}", train_once, config, opened.path, run)
+    report = step("report slices", report_once, run)
+    result = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    record_table("margins", margins_table(report), f"Held-out margins of run {run.name}, by slice", step)
+    return {
+        "run": run.name,
+        "created": created,
+        "version": opened.id,
+        "path": str(run),
+        "report": str(run / "report.html"),
+        "result": result,
+    }
+
+
+def run_id(config: "TrainConfig", version: str) -> str:
+    """16 hex digits that stand for the version, the settings and the trainer's code version."""
+    asked = {"version": version, "config": config.model_dump(mode="json"), "code": dpo_train.__version__}
+    return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def train_once(config: "TrainConfig", version: Path, run: Path) -> bool:
+    """Train unless the run is complete; resume it where it was interrupted. True when it trained."""
+    if (run / "summary.json").exists():
+        return False
+    from dpo_train.train import train as train_policy
+
+    train_policy(config, version, run, resume=(run / "checkpoints").is_dir())
+    return True
+
+
+def report_once(run: Path) -> Path:
+    """Write the run's slice report; the path of report.json."""
+    from dpo_train import report
+
+    report.write(run)
+    return run / "report.json"
+
+
+def margins_table(report: Path) -> list[dict[str, Any]]:
+    """Slices of the held-out pairs as plain rows for the Prefect run: counts and margins, never text."""
+    rows = json.loads(report.read_text(encoding="utf-8"))["slices"]
+    return [
+        {
+            name: row.get(name)
+            for name in ("axis", "level", "pairs", "prompts", "movement", "movement_low", "movement_high")
+        }
+        for row in rows
+        if row.get("split") == "validation"
+    ]
+
+
+def find_run(store: Path, run: str) -> Path:
+    """The folder of a run by id, by a prefix that only it has, or "latest"; raises `DataError`."""
+    folders = sorted((store / "runs").glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+    runs = [path.parent for path in folders]
+    if run == "latest" and runs:
+        return runs[-1]
+    matches = [folder for folder in runs if run and folder.name.startswith(run)]
+    if len(matches) != 1:
+        known = ", ".join(folder.name for folder in runs) or "none"
+        raise DataError(f"{run!r} names {len(matches)} runs of {store}, expected one. Finished runs there: {known}.")
+    return matches[0]
