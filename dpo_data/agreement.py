@@ -58,7 +58,7 @@ def _one_vote_each(votes: pl.DataFrame) -> pl.DataFrame:
     settled = latest.group_by(KEY).agg(
         pl.col("annotator_kind").min(),
         pl.when(like).then(pl.col("choice").min()).otherwise(pl.lit("tie")).alias("choice"),
-        pl.when(like).then(pl.col("strength").mean()).alias("strength"),
+        pl.when(like).then(pl.col("strength").sort().mean()).alias("strength"),
         pl.when(pl.col("shown_first").n_unique() == 1).then(pl.col("shown_first").min()).alias("shown_first"),
         pl.lit(1, pl.UInt32).alias("copies"),
         (pl.col("choice").filter(pl.col("choice") != "tie").n_unique() == 2)
@@ -78,7 +78,7 @@ def _latest_snapshot(votes: pl.DataFrame) -> pl.DataFrame:
         .agg(
             pl.col("annotator").min(),
             pl.col("annotator_kind").min(),
-            pl.col("strength").mean(),
+            pl.col("strength").sort().mean(),
             pl.when(pl.col("shown_first").n_unique() == 1).then(pl.col("shown_first").min()).alias("shown_first"),
             pl.len().cast(pl.UInt32).alias("copies"),
             pl.lit(0, pl.UInt32).alias("self_contradiction"),

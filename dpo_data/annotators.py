@@ -6,6 +6,8 @@ once, with this annotator present.) Judge models stand in the same table. The su
 one pseudo-annotator, and never flagged, since nobody knows how many people they are.
 """
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -16,14 +18,15 @@ from dpo_data.intervals import wilson
 from dpo_data.reliability import CodedVotes, Reliability, ReliabilityLimits, contribution, estimate
 from dpo_data.settings import Settings
 
+Floats = NDArray[np.float64]
+
 
 class AnnotatorLimits(Settings):
     """When an annotator is flagged."""
 
-    random_below: float = Field(0.55, ge=0.5, le=1)
-    """Flag as random when the whole interval of the accuracy lies below this (and it is not inverted)."""
-    inverted_below: float = Field(0.5, ge=0, le=0.5)
-    """Flag as inverted when the whole interval lies below this: their votes count against."""
+    confidence_z: float = Field(2.5758, gt=0)
+    """Flags ask for a 99 % interval (a table of hundreds of annotators would accuse dozens at 95 %). Inverted: all of it
+    below one half. Random: not above one half, and all of it below the mean accuracy of everyone's votes."""
 
 
 def annotators(
@@ -41,13 +44,12 @@ def annotators(
     limits, reliability = limits or AnnotatorLimits(), reliability or ReliabilityLimits()
     coded, _, people = code(collapse(votes), reliability)
     found = estimate(coded, reliability)
-    table = people.with_columns(**_accuracy(coded, found), **_counts(coded)).with_columns(
+    table = people.with_columns(**_accuracy(coded, found, limits), **_counts(coded)).with_columns(
         pl.Series("skill", found.skill), pl.Series("position_bias", found.bias)
     )
     table = table.join(_position(votes), on=["source", "annotator"], how="left", nulls_equal=True)
     table = table.join(_repeats(votes), on=["source", "annotator"], how="left", nulls_equal=True)
     named = pl.col("annotator").is_not_null()
-    inverted, random = pl.col("accuracy_high") < limits.inverted_below, pl.col("accuracy_high") < limits.random_below
     return table.select(
         "source",
         "annotator",
@@ -61,41 +63,45 @@ def annotators(
         pl.when(pl.col("position_n") > 0).then("position_bias").alias("position_bias"),
         pl.col("repeats").fill_null(0),
         "repeat_consistency",
-        pl.when(named & inverted).then(pl.lit("inverted")).when(named & random).then(pl.lit("random")).alias("flag"),
+        pl.when(named).then("flag").alias("flag"),
         pl.when(named).then("flips").alias("flips"),
     ).sort("votes", "source", "annotator", descending=[True, False, False])
 
 
-def _accuracy(votes: CodedVotes, found: Reliability) -> dict[str, pl.Series]:
-    """Leave-one-out accuracy, its interval, and the decisions that flip without the annotator.
+def _accuracy(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits) -> dict[str, pl.Series]:
+    """Leave-one-out accuracy with its interval, the flag, and the decisions that flip without the annotator.
 
-    With c the posterior of the others' choice, P(agree) = skill c + (1 - skill)(1 - c). Weighting votes by w = 2c - 1
-    (a coin toss of the others judges nobody) the weighted agreement r is A + B skill, A = sum w(1-c) / sum w,
-    B = sum w^2 / sum w; r's Wilson interval on Kish's n = (sum w)^2 / sum w^2 maps to skill by the same line.
+    With c the posterior of the others' choice, P(agree) = skill c + (1 - skill)(1 - c). Weighting votes by s = 2c - 1
+    (a coin toss of the others judges nobody) the weighted agreement is A + B skill, A = sum s(1-c) / sum s,
+    B = sum s^2 / sum s; its Wilson interval on Kish's n = (sum s)^2 / sum s^2 maps to the skill by the same line.
     """
     own = contribution(votes, found)
     whole = found.logit[votes.item]
     rest = whole - own
     flips = (np.sign(np.round(whole, 6)) != np.sign(np.round(rest, 6))) & (own != 0)
-    surplus = np.abs(np.tanh(rest / 2))  # 2c - 1
-    surplus[votes.direction == 0] = 0
-    surplus *= votes.repeats
-    agrees = votes.direction * rest > 0
-    size = votes.annotators
+    surplus = np.abs(np.tanh(rest / 2)) * (votes.direction != 0)
+    weight = surplus * votes.repeats
 
-    def total(values: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.bincount(votes.annotator, values, minlength=size).astype(np.float64)
+    def total(values: NDArray[Any]) -> Floats:
+        return np.bincount(votes.annotator, values, minlength=votes.annotators).astype(np.float64)
 
-    weight, square = total(surplus), total(surplus.astype(np.float64) ** 2)
+    mass, square = total(weight), total(weight * surplus)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rate, n = total(surplus * agrees) / weight, weight**2 / square
-        base, slope = total(surplus * (1 - surplus) / 2) / weight, square / weight
-        low, high = wilson(rate, np.where(weight > 0, n, 0))
-        estimates = {"accuracy": rate, "accuracy_low": low, "accuracy_high": high}
-        mapped = {name: pl.Series(np.clip((value - base) / slope, 0, 1)) for name, value in estimates.items()}
+        rate, n = total(weight * (votes.direction * rest > 0)) / mass, np.where(mass > 0, mass**2 / square, 0)
+        slope = square / mass
+        base = (1 - slope) / 2
+        accuracy, low, high, sure_low, sure_high = (
+            np.clip((value - base) / slope, 0, 1)
+            for value in (rate, *wilson(rate, n), *wilson(rate, n, limits.confidence_z))
+        )
+    judged = n > 0
+    typical = float(np.average(accuracy[judged], weights=n[judged])) if judged.any() else 1.0
+    flag = np.where((sure_low <= 0.5) & (sure_high < typical), "random", "")
+    flag = np.where(sure_high < 0.5, "inverted", flag)
+    columns = {"judged": n, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
     return {
-        **mapped,
-        "judged": pl.Series(np.where(weight > 0, n, 0)),
+        **{name: pl.Series(values) for name, values in columns.items()},
+        "flag": pl.Series(flag).replace("", None),
         "flips": pl.Series(total(flips).astype(np.uint32)),
     }
 

@@ -113,6 +113,7 @@ LEDGER = pl.Schema(
         "prompt_group": pl.String,
         "split_coin": pl.Float64,  # the group's number in [0, 1)
         "in_cycle": pl.Boolean,
+        "cycle_edge": pl.Boolean,  # in the smallest set whose removal opens every circle
         "cycle_edge": pl.Boolean,  # in the smallest set whose removal opens the circles
         "split": pl.String,  # train, validation or test
         "weight": pl.Float64,
