@@ -1,6 +1,6 @@
 """Responses of known merit: the answer first and in the asked form, or rambling.
 
-Merit and length are drawn apart: both forms come in three sizes (about 5, 20 and 40 words), so that nothing
+Merit and length are drawn apart: both forms come in three sizes (about 6, 14 and 32 words), so that nothing
 can be learned here by counting words. Only the form tells the better response.
 """
 
@@ -140,7 +140,7 @@ def rambling(question: Question, size: int, rng: Random) -> str:
     """The worse form: talk first, the answer late, wrong, or never; `size` (0, 1, 2) adds sentences."""
     slots = {"answer": question.answer, "wrong": question.wrong, "topic": question.topic}
     language = question.language
-    parts = [] if size == 0 and rng.random() < 0.4 else [rng.choice(OPENERS[language])]
-    parts += rng.sample(MUSINGS[language], (0, 1, 2)[size])
-    parts.append(rng.choice(ENDINGS[language]))
+    opener, ending = rng.choice(OPENERS[language]), rng.choice(ENDINGS[language])
+    musings = rng.sample(MUSINGS[language], (0, 0, 1)[size])
+    parts = [rng.choice((opener, ending))] if size == 0 else [opener, *musings, ending]
     return " ".join(part.format(**slots) for part in parts).replace('.".', '."')

@@ -57,7 +57,7 @@ class Deck:
 
     def _shuffled(self) -> Iterator[tuple[int, int]]:
         while True:
-            sizes = list(product(range(3), repeat=2))
+            sizes = [*product(range(3), repeat=2), (1, 0), (2, 1)]  # ramblers are wordier at the same size
             self.rng.shuffle(sizes)
             yield from sizes
 
