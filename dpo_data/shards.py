@@ -40,6 +40,10 @@ SLICE_COLUMNS = pl.Schema(
 )
 
 
+KEPT = (pl.col("reasons").list.len() == 0) & pl.col("preferred").is_not_null()
+"""What is published as a pair: no reason against it, and a side is preferred."""
+
+
 class ShardSettings(Settings):
     """How the files are cut. All of it is part of the version's id, since it changes the bytes."""
 
@@ -53,20 +57,15 @@ class ShardSettings(Settings):
     """Write the KTO shards too; they hold every kept response once more."""
 
 
-def kept(ledger: pl.DataFrame) -> pl.DataFrame:
-    """The rows that are published as pairs: no reason against them, and a side is preferred."""
-    return ledger.filter(pl.col("reasons").list.len() == 0, pl.col("preferred").is_not_null())
-
-
 def write_ledger(ledger: pl.DataFrame, folder: Path, settings: ShardSettings) -> None:
-    """Write ledger.parquet: every comparison, sorted by id (wide row groups, for column scans)."""
-    ordered = ledger.sort("comparison_id")
+    """Write ledger.parquet: every comparison, sorted by id."""
+    write_table(ledger.sort("comparison_id"), folder / "ledger.parquet", settings)
+
+
+def write_table(frame: pl.DataFrame, path: Path, settings: ShardSettings) -> None:
+    """Write one table in plain types, in row groups wide enough for scans of single columns."""
     pq.write_table(
-        _plain(ordered),
-        folder / "ledger.parquet",
-        compression="zstd",
-        compression_level=settings.compression_level,
-        row_group_size=100_000,
+        _plain(frame), path, compression="zstd", compression_level=settings.compression_level, row_group_size=100_000
     )
 
 
@@ -77,7 +76,7 @@ def write_pairs(
 
     `comparisons` has the columns of `schema.COMPARISONS`. Raises `DataError` when a kept row has no text there.
     """
-    rows = kept(ledger).sort("comparison_id")
+    rows = ledger.filter(KEPT).sort("comparison_id")
     counts = {split: rows.filter(pl.col("split") == split).height for split in SPLITS}
     unknown = rows.filter(~pl.col("split").is_in(SPLITS) | pl.col("split").is_null())
     if unknown.height:

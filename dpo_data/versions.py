@@ -9,34 +9,25 @@ on the store's history, and therefore the one file the manifest does not list.
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from dpo_data import __version__, batches, schema, shards
+from dpo_data import __version__, batches, card, changes, durable, fingerprint, forgetting, gates, schema, shards
+from dpo_data.annotators import annotators
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
-from dpo_data.shards import ShardSettings
+from dpo_data.shards import KEPT, ShardSettings
+from dpo_data.stats import example_ids, stats
 
 _LEFTOVER = ".publishing-"
-
-
-class PublishGates(Settings):
-    """What must hold before a version may become current."""
-
-    max_drop: float | None = Field(default=None, ge=0, le=1)
-    """Refuse when kept rows fall by more than this share against the current version. Off by default, because the
-    first weeks of a project change limits daily; .1 is a sound value once a schedule publishes unwatched: the
-    refreshes of a growing store add rows, so a fall of a tenth means a source or a limit broke."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +41,11 @@ class Version:
     @property
     def manifest(self) -> dict[str, Any]:
         """What went in, under which limits, and every file with rows and sha256."""
-        return _read_json(self.path / "manifest.json")
+        return durable.read_json(self.path / "manifest.json")
 
-    @property
     def stats(self) -> dict[str, Any]:
-        """Every number the audit shows; `changes` (against the version before) is added where there is one."""
-        numbers = _read_json(self.path / "stats.json")
-        changes = self.path / "changes.json"
-        return {**numbers, "changes": _read_json(changes) if changes.exists() else None}
+        """Every number the audit shows; `changes` is null in the first version of a store."""
+        return read_stats(self.path)
 
     def ledger(self) -> pl.LazyFrame:
         """Every comparison, every measure, every reason; sorted by comparison_id."""
@@ -71,13 +59,22 @@ class Version:
         return pl.scan_parquet(files)
 
 
+def read_stats(folder: Path) -> dict[str, Any]:
+    """stats.json of a version folder, and `changes` against the version that was current before it."""
+    history = folder / "changes.json"
+    return {
+        **durable.read_json(folder / "stats.json"),
+        "changes": durable.read_json(history) if history.exists() else None,
+    }
+
+
 def publish(
     store: Path,
     ledger: pl.DataFrame,
     config: Settings,
     *,
     shard_settings: ShardSettings | None = None,
-    gates: PublishGates | None = None,
+    publish_gates: gates.PublishGates | None = None,
     models: Mapping[str, str] | None = None,
 ) -> Version:
     """Write the decided `ledger` as a version and make it current.
@@ -89,32 +86,58 @@ def publish(
     shard_settings = shard_settings or ShardSettings()
     opened = batches.open_batches(store)
     identity = {
-        "inputs": opened.digest,
+        "inputs": fingerprint.inputs(opened),
         "config": config.model_dump(mode="json"),
         "shards": shard_settings.model_dump(mode="json"),
         "models": dict(sorted((models or {}).items())),
         "code": {"dpo_data": __version__},
-        "decisions": decision_digest(ledger),
+        "decisions": fingerprint.decisions(ledger),
     }
-    version_id = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    version = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = store / "versions"
-    final = folder / version_id
     folder.mkdir(parents=True, exist_ok=True)
     with _only_publisher(folder):
-        _sweep(folder)
-        before = current(store)
-        if not (final / "manifest.json").exists():
-            _refuse(ledger, before, gates or PublishGates())
-            hidden = folder / f"{_LEFTOVER}{version_id}"
+        for leftover in folder.glob(f"{_LEFTOVER}*"):
+            shutil.rmtree(leftover)
+        created = not (folder / version / "manifest.json").exists()
+        if created:
+            before = current(store)
+            kept = before.ledger().filter(KEPT).select(pl.len()).collect().item() if before else None
+            gates.refuse(ledger, kept, publish_gates or gates.PublishGates())
+            hidden = folder / f"{_LEFTOVER}{version}"
             hidden.mkdir()
-            _write(hidden, ledger, opened, config, shard_settings, {"version": version_id, **identity}, before)
-            hidden.replace(final)
-            _sync_folder(folder)
-            created = True
-        else:
-            created = False
-        _point(store, version=version_id)
-    return Version(version_id, final, created)
+            manifest = {"version": version, **identity, "batches": _sources(opened)}
+            _write(hidden, ledger, opened, manifest, before)
+            hidden.replace(folder / version)
+            durable.sync_folder(folder)
+        _point(store, version=version)
+    return Version(version, folder / version, created)
+
+
+def forget(store: Path, *, annotator: str | None = None, comparison: str | None = None) -> list[str]:
+    """Take an annotator's votes or a comparison out of every future version; returns the versions that still hold them.
+
+    Raises `DataError` when the store has no such annotator or comparison, so that a slip of the pen is noticed.
+    """
+    if (annotator is None) == (comparison is None):
+        raise DataError("Forget either an annotator (by name) or a comparison (by its whole id), one at a time.")
+    kind, name = ("annotator", annotator) if annotator is not None else ("comparison", str(comparison))
+    opened = batches.open_batches(store)
+    column = "annotator" if kind == "annotator" else "comparison_id"
+    known = forgetting.read(store)
+    already = name in (known.annotators | known.comparisons)
+    if not already and opened.votes().filter(pl.col(column) == name).head(1).collect().is_empty():
+        raise DataError(f"No vote of {store} has {kind} {name!r}, so nothing was forgotten. Check the spelling.")
+    forgetting.append(store, kind, str(name))
+    return [path.name for path in list_versions(store) if _holds(path, kind, str(name))]
+
+
+def _holds(folder: Path, kind: str, name: str) -> bool:
+    if kind == "comparison":
+        table, column = pl.scan_parquet(folder / "ledger.parquet"), "comparison_id"
+    else:
+        table, column = pl.scan_parquet(folder / "annotators.parquet"), "annotator"
+    return not table.filter(pl.col(column) == name).head(1).collect().is_empty()
 
 
 def open_version(store: Path, version: str = "current") -> Version:
@@ -155,7 +178,7 @@ def current(store: Path) -> Version | None:
 def read_pointer(store: Path) -> dict[str, Any]:
     """current.json: `version` and `champion` (a run id), each absent until there is one."""
     path = store / "current.json"
-    return _read_json(path) if path.exists() else {}
+    return durable.read_json(path) if path.exists() else {}
 
 
 def make_current(store: Path, version: str) -> Version:
@@ -171,71 +194,40 @@ def verify(version: Version) -> list[str]:
     bad = []
     for entry in version.manifest["files"]:
         path = version.path / entry["path"]
-        if not path.exists() or _sha256(path) != entry["sha256"]:
+        if not path.exists() or durable.sha256_of(path) != entry["sha256"]:
             bad.append(entry["path"])
     return bad
 
 
-def decision_digest(ledger: pl.DataFrame) -> str:
-    """Hash of what was decided for every comparison (side, split, weight, reasons), whatever the row order."""
-    lines = ledger.sort("comparison_id").select(
-        pl.concat_str(
-            "comparison_id",
-            "preferred",
-            "split",
-            pl.col("weight").round(9).cast(pl.String),
-            pl.col("reasons").list.join(","),
-            separator="\t",
-            ignore_nulls=True,
-        )
-    )
-    digest = blake2b(digest_size=16)
-    for line in lines.to_series():
-        digest.update(line.encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
-
-
 def _write(
-    hidden: Path,
-    ledger: pl.DataFrame,
-    opened: batches.Batches,
-    config: Settings,
-    shard_settings: ShardSettings,
-    identity: dict[str, Any],
-    before: Version | None,
+    hidden: Path, ledger: pl.DataFrame, opened: batches.Batches, manifest: dict[str, Any], before: Version | None
 ) -> None:
-    slices = tuple(getattr(config, "slices", ()))
-    shards.write_ledger(ledger, hidden, shard_settings)
-    shards.write_pairs(ledger, opened.comparisons(), hidden, slices, shard_settings)
-    manifest = {**identity, "batches": list(opened.ids), "files": _seal(hidden)}
-    _write_json(hidden / "manifest.json", manifest)
-    _sync_folder(hidden)
+    """Fill the hidden folder; the manifest comes last."""
+    slices = tuple(manifest["config"].get("slices", ()))
+    settings = ShardSettings.model_validate(manifest["shards"])
+    shards.write_ledger(ledger, hidden, settings)
+    shards.write_pairs(ledger, opened.comparisons(), hidden, slices, settings)
+    votes = opened.votes().collect()
+    people = annotators(votes)
+    shards.write_table(people, hidden / "annotators.parquet", settings)
+    numbers = stats(ledger, votes, annotators=people, rejects=opened.rejects().collect(), slices=slices)
+    durable.write_json(hidden / "stats.json", numbers)
+    shown = opened.comparisons().filter(pl.col("comparison_id").is_in(sorted(example_ids(numbers)))).collect()
+    shards.write_table(shown.sort("comparison_id"), hidden / "examples.parquet", settings)
+    files = [_sealed(path, hidden) for path in sorted(hidden.rglob("*")) if path.is_file()]
+    (hidden / "README.md").write_text(card.dataset_card(manifest, numbers, files), encoding="utf-8")
+    files.append(_sealed(hidden / "README.md", hidden))
+    if before is not None:
+        summary = changes.compare(before.ledger().collect(), ledger).summary
+        durable.write_json(hidden / "changes.json", {"before": before.id, **summary})
+    durable.write_json(hidden / "manifest.json", {**manifest, "files": files})
+    durable.sync_folder(hidden)
 
 
-def _refuse(ledger: pl.DataFrame, before: Version | None, gates: PublishGates) -> None:
-    """Raise `DataError` when this ledger must not become a version."""
-    rows = shards.kept(ledger)
-    if rows.height == 0:
-        most = ledger.select(pl.col("reasons").explode().drop_nulls().value_counts(sort=True)).head(3)
-        named = "; ".join(f"{row['reasons']} {row['count']}" for row in most.to_series().struct.unnest().to_dicts())
-        raise DataError(
-            f"Nothing to publish: 0 of {ledger.height} comparisons are kept (first reasons: {named or 'none'}). "
-            "Look at the rejects and loosen the limits that drop most."
-        )
-    if rows.filter(pl.col("split") == "train").height == 0:
-        raise DataError(
-            f"Nothing to train on: none of the {rows.height} kept pairs is in the train split. "
-            "Give train a larger share, or bring more prompts."
-        )
-    if gates.max_drop is None or before is None:
-        return
-    earlier = shards.kept(before.ledger().select("comparison_id", "reasons", "preferred").collect()).height
-    if rows.height < earlier * (1 - gates.max_drop):
-        raise DataError(
-            f"Kept rows fall from {earlier} (version {before.id}) to {rows.height}, more than the gate "
-            f"max_drop={gates.max_drop} allows. Find out why (dpo decide), or raise max_drop for this one refresh."
-        )
+def _sources(opened: batches.Batches) -> list[dict[str, Any]]:
+    """What each batch was made of, in an order that does not depend on when it was appended."""
+    found = [durable.read_json(opened.store / "batches" / batch / "manifest.json") for batch in opened.ids]
+    return sorted(found, key=lambda manifest: json.dumps(manifest, sort_keys=True))
 
 
 @contextmanager
@@ -249,71 +241,20 @@ def _only_publisher(folder: Path) -> Iterator[None]:
         yield
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what earlier publishes left half-written (only ever called under the lock)."""
-    for leftover in folder.glob(f"{_LEFTOVER}*"):
-        shutil.rmtree(leftover)
-
-
-def _seal(folder: Path) -> list[dict[str, Any]]:
-    """Flush every file to disk and list it with rows, bytes and sha256."""
-    entries = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        entries.append(
-            {
-                "path": path.relative_to(folder).as_posix(),
-                "rows": pq.read_metadata(path).num_rows if path.suffix == ".parquet" else None,
-                "bytes": path.stat().st_size,
-                "sha256": _sha256(path),
-            }
-        )
-    for subfolder in {path.parent for path in folder.rglob("*")}:
-        _sync_folder(subfolder)
-    return entries
+def _sealed(path: Path, folder: Path) -> dict[str, Any]:
+    """Flush a file to the disk and describe it for the manifest."""
+    durable.sync(path)
+    durable.sync_folder(path.parent)
+    return {
+        "path": path.relative_to(folder).as_posix(),
+        "rows": pq.read_metadata(path).num_rows if path.suffix == ".parquet" else None,
+        "bytes": path.stat().st_size,
+        "sha256": durable.sha256_of(path),
+    }
 
 
 def _point(store: Path, **keys: str) -> None:
     """Set keys of current.json by one atomic replace; the other keys stay."""
     pointer = read_pointer(store)
-    if {**pointer, **keys} == pointer:
-        return
-    beside = store / ".current.json"
-    _write_json(beside, {**pointer, **keys})
-    beside.replace(store / "current.json")
-    _sync_folder(store)
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}). Restore it, or remove it and refresh.") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds {type(found).__name__}, expected an object. Restore it, or refresh.")
-    return found
-
-
-def _sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if {**pointer, **keys} != pointer:
+        durable.replace_json(store / "current.json", {**pointer, **keys})

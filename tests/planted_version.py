@@ -143,7 +143,7 @@ def comparisons_of(rows: Sequence[Planted]) -> pl.DataFrame:
 
 
 def plant_store(
-    store: Path, rows: Sequence[Planted], batch: str = "0001", thumbs: Sequence[dict[str, Any]] = ()
+    store: Path, rows: Sequence[Planted], batch: str = "0001-planted", thumbs: Sequence[dict[str, Any]] = ()
 ) -> Path:
     """Write one batch folder that holds the rows; returns the store."""
     folder = store / "batches" / batch
@@ -153,5 +153,5 @@ def plant_store(
     thumb_rows = [{**dict.fromkeys(schema.THUMBS), "source": "planted", **thumb} for thumb in thumbs]
     pl.DataFrame(thumb_rows, schema=schema.THUMBS, orient="row").write_parquet(folder / "thumbs.parquet")
     schema.empty(schema.REJECTS).write_parquet(folder / "rejects.parquet")
-    (folder / "manifest.json").write_text(json.dumps({"batch": batch, "source": "planted"}))
+    (folder / "manifest.json").write_text(json.dumps({"source": "planted", "digest": batch, "files": []}))
     return store

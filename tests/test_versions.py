@@ -13,9 +13,9 @@ import pytest
 from planted_version import Planted, PlantedConfig, ledger_of, many, plant_store
 
 from dpo_data import schema, versions
+from dpo_data.gates import PublishGates
 from dpo_data.schema import DataError
 from dpo_data.shards import SLICE_COLUMNS, ShardSettings
-from dpo_data.versions import PublishGates
 
 CONFIG = PlantedConfig()
 
@@ -129,10 +129,10 @@ def test_the_gate_refuses_a_fall_beyond_its_share_and_lets_a_smaller_one_pass(tm
     first = versions.publish(store, ledger_of(rows), CONFIG)
     for row in rows[:3]:
         row.reasons = ("tie",)
-    with pytest.raises(DataError, match=f"fall from 20 .version {first.id}. to 17"):
-        versions.publish(store, ledger_of(rows), CONFIG, gates=PublishGates(max_drop=0.1))
+    with pytest.raises(DataError, match=r"fall from 20 .current version. to 17"):
+        versions.publish(store, ledger_of(rows), CONFIG, publish_gates=PublishGates(max_drop=0.1))
     assert versions.open_version(store).id == first.id
-    assert versions.publish(store, ledger_of(rows), CONFIG, gates=PublishGates(max_drop=0.15)).created
+    assert versions.publish(store, ledger_of(rows), CONFIG, publish_gates=PublishGates(max_drop=0.15)).created
 
 
 def test_a_kept_row_without_text_is_named(tmp_path: Path) -> None:
@@ -185,7 +185,8 @@ KILLED = """
 
 
 @pytest.mark.parametrize(
-    ("target", "count"), [("write_pairs", 1), ("pair_columns", 1), ("_seal", 1), ("_write_json", 1), ("_point", 1)]
+    ("target", "count"),
+    [("write_pairs", 1), ("pair_columns", 1), ("_sealed", 1), ("stats", 1), ("_sources", 1), ("_point", 1)],
 )
 def test_kill_9_leaves_no_half_version_and_the_next_publish_sweeps(tmp_path: Path, target: str, count: int) -> None:
     rows = many(40)
