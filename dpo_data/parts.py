@@ -14,12 +14,13 @@ import polars as pl
 
 from dpo_data.formats.records import Item, Judgement, Message, NonText, Thumb
 from dpo_data.identity import canonical, comparison_hash, prompt_hash, text_hash
-from dpo_data.schema import COMPARISONS, REJECTS, THUMBS, VOTES
+from dpo_data.schema import COMPARISONS, LEDGER, REJECTS, THUMBS, VOTES
 
 PART_ITEMS = 20_000  # items to a part: about 100 MB of Python objects at realistic lengths
 CACHED_TEXTS = 20_000  # texts whose canonical form and hash are remembered: responses and prompts repeat nearby
 RECORD_CUT = 4096  # characters of a rejected record that are kept
 
+RENAMED = {"source": "subset", **{key: f"source_{key}" for key in LEDGER if key != "source"}}  # columns of the ledger
 REJECTED, THUMBED, VOTED = 1, 2, 3  # what became of a raw record; the highest of its items counts
 
 
@@ -160,7 +161,8 @@ def kind_of(item: Judgement | Thumb, annotator_kind: str | None) -> str:
 
 def attributes(item: Judgement, flipped: bool) -> Iterator[tuple[str, str]]:
     """(key, value) of everything the source says of the comparison, sides turned to a and b."""
-    yield from item.attributes.items()
+    for key, value in item.attributes.items():
+        yield RENAMED.get(key, key), value
     a, b = (item.of_second, item.of_first) if flipped else (item.of_first, item.of_second)
     for key, value in a.items():
         yield f"{key}_a", value

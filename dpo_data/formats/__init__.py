@@ -1,14 +1,47 @@
 """Every raw format that can be read, by name. A new one is a file here, a line here, and a sample in tests/formats."""
 
-from dpo_data.formats import ab_table, hh_rlhf, kto, pandalm, ratings, sharegpt_dpo, trl
+from dpo_data.formats import (
+    ab_table,
+    alpaca_eval,
+    arena,
+    binarized,
+    helpsteer,
+    hh_rlhf,
+    kto,
+    nectar,
+    nemo_rl,
+    oasst,
+    pandalm,
+    ratings,
+    sharegpt_dpo,
+    shp,
+    trl,
+    ultrafeedback,
+    webgpt,
+)
 from dpo_data.formats.records import Reader
 
 READERS: dict[str, Reader] = {
     "ab_table": Reader(ab_table.detect, ab_table.parse),
+    "alpaca_eval": Reader(alpaca_eval.detect, alpaca_eval.parse),
+    "arena": Reader(arena.detect, arena.parse),
+    "arena_140k": Reader(arena.detect_140k, arena.parse_140k),
+    "arena_55k": Reader(arena.detect_55k, arena.parse_55k),
+    "binarized": Reader(binarized.detect, binarized.parse),
+    "distilabel": Reader(binarized.detect_generations, binarized.parse_generations),
+    "helpsteer2": Reader(helpsteer.detect_ratings, whole=helpsteer.read_ratings),
+    "helpsteer2_preference": Reader(helpsteer.detect_preference, helpsteer.parse_preference),
+    "helpsteer3": Reader(helpsteer.detect_3, helpsteer.parse_3),
     "hh_rlhf": Reader(hh_rlhf.detect, hh_rlhf.parse),
     "kto": Reader(kto.detect, kto.parse),
+    "nectar": Reader(nectar.detect, nectar.parse),
+    "nemo_rl": Reader(nemo_rl.detect, nemo_rl.parse),
+    "oasst": Reader(oasst.detect, oasst.parse),
     "pandalm": Reader(pandalm.detect, pandalm.parse),
     "ratings": Reader(ratings.detect, ratings.parse),
     "sharegpt_dpo": Reader(sharegpt_dpo.detect, sharegpt_dpo.parse),
+    "shp": Reader(shp.detect, shp.parse),
     "trl": Reader(trl.detect, trl.parse),
+    "ultrafeedback": Reader(ultrafeedback.detect, ultrafeedback.parse),
+    "webgpt": Reader(webgpt.detect, webgpt.parse),
 }

@@ -21,6 +21,7 @@ from dpo_data.formats.records import (
     moment,
     number_of,
     plain,
+    response,
     response_of,
 )
 
@@ -97,3 +98,21 @@ def by_rating(
                 of_first=plain({"model": named[i]}),
                 of_second=plain({"model": named[j]}),
             )
+
+
+def rated_lists(
+    prompt: list[Message], texts: Any, ratings: Any, models: Any, common: Judgement, width: float | None = 4.0
+) -> Iterator[Judgement]:
+    """`by_rating` from parallel lists of texts and single ratings; a null rating, or a null text, joins no pair."""
+    if not isinstance(texts, list) or not isinstance(ratings, list) or len(texts) != len(ratings):
+        raise UnreadableError("The lists of responses and of ratings are missing or of different lengths.")
+    named = models if isinstance(models, list) and len(models) == len(texts) else [None] * len(texts)
+    rated = [index for index, text in enumerate(texts) if text is not None and ratings[index] is not None]
+    yield from by_rating(
+        prompt,
+        [response(texts[index], f"responses[{index}]") for index in rated],
+        [{common.annotator: number_of(ratings[index], f"ratings[{index}]")} for index in rated],
+        width=width,
+        models=[named[index] for index in rated],
+        common=common,
+    )

@@ -17,6 +17,8 @@ import orjson
 
 from dpo_data.formats.files import Row, rows
 
+NOT_FACTS = {"id", "idx", "index", "question_id", "prompt_id", "uuid", "conversation_id", "session_id", "row_id"}
+NOT_FACTS |= {"evaluation_session_id", "tstamp", "timestamp", "created_at", "updated_at"}
 Side = Literal["first", "second", "tie"]
 Record = dict[str, Any]
 
@@ -234,10 +236,14 @@ def _from_epoch(seconds: float) -> datetime | None:
 
 
 def plain(values: Mapping[str, object]) -> dict[str, str]:
-    """Attributes as text: null, blank and nested values are left out, true/false in lower case."""
+    """Attributes as text: null, blank and nested values are left out, true/false in lower case.
+
+    Row numbers, ids and times of the vote are left out too (`NOT_FACTS`): they differ between votes on one
+    comparison, and `origin` leads back to the record.
+    """
     kept = {}
     for key, value in values.items():
-        if value is None or isinstance(value, dict | list):
+        if value is None or isinstance(value, dict | list) or key in NOT_FACTS:
             continue
         text = str(value).lower() if isinstance(value, bool) else str(value).strip()
         if text:

@@ -1,0 +1,94 @@
+"""Pairs with scores beside them: H4's and Argilla's binarised UltraFeedback, distilabel's preference sets.
+
+`chosen` and `rejected` (texts, or conversations that repeat the prompt) with `score_chosen`/`score_rejected`
+(H4), `chosen-rating`/`rejected-rating` (Argilla) or `chosen_rating`/`rejected_rating` (distilabel). Equal
+scores are ties: a binariser had to write one of the two first. Where the scores contradict the label, the
+label stands and the attribute label_against_scores says so.
+"""
+
+from collections.abc import Iterator
+
+from dpo_data.formats.messages import messages
+from dpo_data.formats.ratings import rated_lists
+from dpo_data.formats.records import Item, Judgement, Message, Record, Side, number_of, plain, text_of
+from dpo_data.formats.trl import pair
+
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen_score", "rejected_score"),
+)
+MODELS = (("chosen-model", "rejected-model"), ("chosen_model", "rejected_model"))
+TEXTS = {"prompt", "chosen", "rejected", "messages", "instruction", "input", "system"}
+USED = TEXTS | {key for keys in (*SCORES, *MODELS) for key in keys}
+
+
+def detect(record: Record) -> bool:
+    """A chosen and a rejected answer with a score for each."""
+    return {"chosen", "rejected"} <= record.keys() and any(chosen in record for chosen, _ in SCORES)
+
+
+def parse(record: Record) -> Iterator[Item]:
+    """One vote a record; the first side is `chosen`."""
+    prompt, first, second, attributes = pair({**_prompt(record), **_answers(record)})
+    scores = next(
+        [None if record.get(key) is None else number_of(record[key], key) for key in keys]
+        for keys in SCORES
+        if keys[0] in record
+    )
+    model = next((keys for keys in MODELS if keys[0] in record), MODELS[0])
+    choice: Side = "first"
+    if None not in scores:
+        chosen, rejected = (float(score or 0) for score in scores)
+        choice = "tie" if chosen == rejected else "first"
+        if chosen < rejected:
+            attributes = {**attributes, "label_against_scores": "true"}
+    rest = {key: value for key, value in record.items() if key not in USED}
+    yield Judgement(
+        prompt,
+        first,
+        second,
+        choice,
+        annotator_kind="model",
+        attributes={**plain(rest), **attributes},
+        of_first=plain({"model": record.get(model[0]), "score": scores[0]}),
+        of_second=plain({"model": record.get(model[1]), "score": scores[1]}),
+    )
+
+
+def _answers(record: Record) -> Record:
+    return {"chosen": record.get("chosen"), "rejected": record.get("rejected")}
+
+
+def _prompt(record: Record) -> Record:
+    """The prompt under any of its names, with the system message before it; none where the answers hold it."""
+    name = next((key for key in ("prompt", "instruction", "input") if key in record), None)
+    if name is None:
+        return {}
+    system = record.get("system")
+    if not isinstance(system, str) or not system.strip():
+        return {"prompt": record[name]}
+    turns: list[Message] = [Message(role="system", content=system), *messages(record[name], name)]
+    return {"prompt": turns}
+
+
+def detect_generations(record: Record) -> bool:
+    """distilabel: parallel lists of generations and ratings."""
+    return "generations" in record and "ratings" in record and "chosen" not in record
+
+
+def parse_generations(record: Record) -> Iterator[Item]:
+    """One vote for each pair of rated generations; null ratings take part in no pair."""
+    names = record.get("generation_models") or record.get("models") or record.get("model_names")
+    prompt = _prompt(record).get("prompt", "")
+    if not prompt:
+        prompt = text_of(record, "instruction")
+    rest = {key: value for key, value in record.items() if key not in TEXTS}
+    yield from rated_lists(
+        messages(prompt, "instruction"),
+        record.get("generations"),
+        record.get("ratings"),
+        names,
+        Judgement([], "", "", "tie", annotator_kind="model", attributes=plain(rest)),
+    )
