@@ -21,8 +21,9 @@ class AgreementLimits(Settings):
     min_agreement: float = Field(0.5, ge=0, le=1)
     """Share of the votes that chose the preferred side. Unanimity is not asked for: 39 % of MultiPref and 24 % of
     HelpSteer2 comparisons divide people for reasons other than noise (Diverging Preferences, arXiv 2410.14632)."""
-    min_confidence: float = Field(0.6, ge=0.5, le=1)
-    """Posterior that the preferred side is better; 0.6 drops those within .1 of a coin toss."""
+    min_confidence: float = Field(0.55, ge=0.5, le=1)
+    """Posterior that the preferred side is better. 0.55 drops what is within .05 of a coin toss; 0.6 would also drop
+    a comparison with one graded vote of little more than half its source's usual strength."""
     settle_contradictions_above: float | None = Field(None, ge=0.5, le=1)
     """Keep equal votes both ways where the annotators' reliability alone makes one side this probable; never by
     default, since skill is an estimate and the votes are a fact."""
@@ -112,7 +113,11 @@ def _tally(collapsed: pl.DataFrame) -> pl.DataFrame:
 
 
 def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes, pl.DataFrame, pl.DataFrame]:
-    """Collapsed votes as numbers, and the tables their codes index: comparison_id; source, annotator, kind."""
+    """Collapsed votes as numbers, and the tables their codes index: comparison_id; source, annotator, kind.
+
+    A strength counts against the median strength of its source, since every source grades on a scale of its own; the
+    median vote counts one, as an ungraded vote does.
+    """
     items = collapsed.select("comparison_id").unique().sort("comparison_id").with_row_index("item")
     people = (
         (collapsed.group_by("source", "annotator").agg(pl.col("annotator_kind").min()))
@@ -124,11 +129,13 @@ def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes
     )
     side = {"a": 1.0, "b": -1.0}
     decided = pl.col("choice") != "tie"
+    usual = pl.col("strength").filter(decided).median().over("source")
+    graded = pl.when(usual > 0).then((pl.col("strength") / usual).clip(0, limits.max_strength)).fill_null(1.0)
     numbers = coded.select(
         pl.col("item").cast(pl.Int32),
         pl.col("person").cast(pl.Int32).alias("annotator"),
         pl.col("choice").replace_strict(side, default=0.0, return_dtype=pl.Float32).alias("direction"),
-        (pl.when(decided).then(pl.col("strength").fill_null(1.0)).otherwise(limits.tie_evidence) * pl.col("copies"))
+        (pl.when(decided).then(graded).otherwise(limits.tie_evidence) * pl.col("copies"))
         .cast(pl.Float32)
         .alias("evidence"),
         pl.col("shown_first").replace_strict(side, default=0.0, return_dtype=pl.Float32).alias("first"),

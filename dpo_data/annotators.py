@@ -25,8 +25,8 @@ class AnnotatorLimits(Settings):
     """When an annotator is flagged."""
 
     confidence_z: float = Field(2.5758, gt=0)
-    """Flags ask for a 99 % interval (a table of hundreds of annotators would accuse dozens at 95 %). Inverted: all of it
-    below one half. Random: not above one half, and all of it below the mean accuracy of everyone's votes."""
+    """Flags ask for a 99 % interval: a table of hundreds of annotators would accuse dozens at 95 %. Inverted: the whole
+    interval below one half. Random: not above one half, and the whole of it below the mean accuracy of all votes."""
 
 
 def annotators(
