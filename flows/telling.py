@@ -1,0 +1,149 @@
+"""The answers of the `dpo` command in readable lines; numbers come from the rooms, none is computed here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.output import columns, number, percent
+
+_REASONS_SHOWN = 12
+
+
+def inspection_lines(found: dict[str, Any]) -> list[str]:
+    """Which format, how many records, the first of them, and what would be rejected."""
+    lines = [
+        f"format    {found['format']}",
+        f"records   {found['records']}: {found['voted']} vote, {found['thumbs']} lone thumbs, {found['rejected']} rejected",
+        f"gives     {found['comparisons']} comparisons, {found['votes']} votes",
+    ]
+    for row in found["first"]:
+        lines += ["", *(f"  {name:<12} {_short(value)}" for name, value in row.items() if value is not None)]
+    if found["reasons"]:
+        lines += ["", "rejected records"]
+        lines += columns([("records", "why"), *((str(row["records"]), str(row["reason"])) for row in found["reasons"])])
+    return lines
+
+
+def refresh_lines(summary: dict[str, Any]) -> list[str]:
+    """What was read, what is kept, why the rest was dropped, and length bias before and after."""
+    lines = ["ingested"]
+    rows = [("source", "records", "voted", "thumbs", "rejected", "comparisons")]
+    rows += [
+        (
+            str(source["source"]),
+            *(
+                ["unchanged, skipped", "", "", "", ""]
+                if source["batch"] is None
+                else [str(source[name]) for name in ("records", "voted", "thumbs", "rejected", "comparisons")]
+            ),
+        )
+        for source in summary["ingested"]
+    ]
+    lines += columns(rows)
+    measured = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary["measured"].items())
+    lines += [f"measured  {measured}"] if measured else []
+    lines += ["", *stats_lines(summary["stats"]), ""]
+    state = "published" if summary["created"] else "unchanged, nothing new to publish"
+    return [*lines, f"version   {summary['version']} ({state})", f"audit     {summary['audit']}"]
+
+
+def stats_lines(stats: dict[str, Any]) -> list[str]:
+    """The first screen of the audit in words."""
+    counts = stats["counts"]
+    kept = f"{counts['kept']} of {counts['comparisons']} comparisons"
+    lines = [f"kept      {kept}; {counts['votes']} votes by {counts['annotators']} named annotators"]
+    reasons = stats["reasons"][:_REASONS_SHOWN]
+    if reasons:
+        lines.append("dropped   (a comparison may have several reasons)")
+        rows = [("reason", "rows", "of all", "sole reason")]
+        rows += [(row["reason"], str(row["rows"]), percent(row["share"]), str(row["sole_rows"])) for row in reasons]
+        lines += columns(rows)
+    before, after = (_overall(stats["length_bias"][when]) for when in ("before", "after"))
+    lines.append(f"length    chosen is longer in {_bias(before)} before, {_bias(after)} after")
+    flagged = [row for row in stats["annotators"]["rows"] if row.get("flag")]
+    if flagged:
+        names = ", ".join(f"{row['annotator']} ({row['flag']})" for row in flagged[:8])
+        lines.append(f"flagged   {names}")
+    return lines
+
+
+def _overall(table: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return next((row for row in table if row["slice"] == "all"), {})
+
+
+def _bias(row: dict[str, Any]) -> str:
+    if row.get("p_longer") is None:
+        return "no decided rows"
+    interval = "" if row.get("p_low") is None else f" (95 % {percent(row['p_low'])} to {percent(row['p_high'])})"
+    return f"{percent(row['p_longer'])} of {row['unequal']}{interval}"
+
+
+def train_lines(summary: dict[str, Any]) -> list[str]:
+    """How the run ended, its margins by slice, and where its report lies."""
+    state = "trained" if summary["created"] else "unchanged, the run was there already"
+    lines = [f"run       {summary['run']} on version {summary['version']} ({state})"]
+    result = summary["result"]
+    lines += [f"stopped   {result['stopped']}"] if result.get("stopped") else []
+    return [*lines, "", *report_lines(Path(summary["path"])), "", f"report    {summary['report']}"]
+
+
+def report_lines(run: Path) -> list[str]:
+    """The slice table of a run."""
+    import pyarrow.parquet as parquet
+
+    from dpo_train.table import render
+
+    return render(parquet.read_table(run / "slices.parquet")).splitlines()
+
+
+def retrain_lines(summary: dict[str, Any]) -> list[str]:
+    """Both halves, and what became of the champion."""
+    promotion = summary["promotion"]
+    lines = [*refresh_lines(summary["refresh"]), "", *train_lines(summary["train"])]
+    lines.append(f"champion  {promotion['decision']}: {promotion['because']}")
+    if summary["unchanged"]:
+        lines.append("Nothing changed since the last time; every stage was skipped.")
+    return lines
+
+
+def plan_lines(plan: dict[str, Any]) -> list[str]:
+    """The estimate before a training."""
+    return [f"{name.replace('_', ' '):<28} {value}" for name, value in plan.items()]
+
+
+def what_if_lines(changed: dict[str, Any]) -> list[str]:
+    """What other limits would keep, by reason, with a sample of the rows that would change."""
+    counts = ", ".join(
+        f"{name.replace('_', ' ')} {changed[name]}" for name in ("kept_before", "kept", "entered", "left")
+    )
+    lines = [counts, *change_rows("why rows would leave", changed["left_by_reason"])]
+    lines += change_rows("why entering rows were out", changed["entered_by_reason"])
+    lines.append(f"length    chosen is longer in {_bias(_overall(changed['length_bias']))}")
+    lines += ["rows that would change (dpo explain ID tells their story)"]
+    return [
+        *lines,
+        *(f"  {row['comparison_id']}  {row['change']}  {', '.join(row['why'])}" for row in changed["sample"]),
+    ]
+
+
+def diff_lines(changed: dict[str, Any]) -> list[str]:
+    """What changed between two versions, by kind and reason."""
+    lines = [f"{changed['old']} -> {changed['new']}"]
+    names = ("entered", "left", "flipped", "re_split", "new_comparisons")
+    lines += [f"{name.replace('_', ' '):<16} {changed[name]}" for name in names if name in changed]
+    return lines + change_rows("why", changed.get("why", []))
+
+
+def change_rows(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A small table of reasons and counts under a title, nothing when there is none."""
+    if not rows:
+        return []
+    names = list(rows[0])
+    return [title, *columns([names, *[[_short(row[name]) for name in names] for row in rows]])]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value)
+    text = str(value).replace("\n", " ⏎ ")
+    return text if len(text) <= 96 else f"{text[:95]}…"
