@@ -38,12 +38,14 @@ def rated(deck: Deck, truth: Truth, rng: Random) -> bytes:
     for number in range(34):
         question = deck.question(PLAIN)
         equal = number % 8 == 0
-        scores = [4, 2] if not equal else [3, 3]
+        unrated = number == 20
+        scores = [3, 3] if equal else [4, 2]
+        if not unrated and rng.random() < 0.35:
+            scores.append(1)
         completions = []
-        for k, score in enumerate([*scores, *([1] if rng.random() < 0.35 else [])]):
+        for k, score in enumerate(scores):
             text = (rambling if k else answer_first)(question, rng.randrange(3), rng)
-            unrated = number == 20 and k == 1
-            completions.append(_completion(k, text, ["N/A"] * 4 if unrated else _ratings(score, rng)))
+            completions.append(_completion(k, text, ["N/A"] * 4 if unrated and k else _ratings(score, rng)))
         records.append(
             {
                 "source": "house",
@@ -55,8 +57,7 @@ def rated(deck: Deck, truth: Truth, rng: Random) -> bytes:
         )
         if equal:
             truth.plant("equal_ratings", {"origin": f"rated.json:{number + 1}"})
-    truth.plants["unrated"] = {"origin": "rated.json:21"}
-    truth.file("rated.json", "ratings", len(records), [])
+    truth.file("rated.json", "ultrafeedback", len(records), [(21, "only one response is rated")])
     return (json.dumps(records, ensure_ascii=False, indent=1) + "\n").encode()
 
 

@@ -17,11 +17,11 @@ class Truth:
         self.plants.setdefault(name, []).append(value)
 
     def file(self, name: str, form: str, records: int, unreadable: list[tuple[int, str]]) -> None:
-        """Enter a file: its format, its raw records, and (number of the record, what is wrong) of the unreadable."""
+        """Enter a file: its format, its raw records, and (line or item, what is wrong) of the unreadable."""
         self.files[name] = {
             "format": form,
             "records": records,
-            "unreadable": [{"record": number, "kind": kind} for number, kind in unreadable],
+            "unreadable": [{"origin": f"{name}:{number}", "kind": kind} for number, kind in unreadable],
         }
 
     def jsonl(self, name: str, form: str, rows: list[Row]) -> bytes:

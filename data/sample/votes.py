@@ -52,7 +52,7 @@ def studio(deck: Deck, truth: Truth, rng: Random) -> bytes:
     truth.file("studio.csv", "ab_table", len(rows), unreadable)
     truth.plants["annotators"] = ANNOTATORS
     truth.plants["studio_better"] = better
-    return out.getvalue().encode()
+    return out.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _votes(number: int, draft: Draft, all_tie: bool, rng: Random) -> list[list[str]]:
@@ -69,18 +69,24 @@ def _votes(number: int, draft: Draft, all_tie: bool, rng: Random) -> list[list[s
 
 
 def _spoil(rows: list[list[str]], truth: Truth) -> list[tuple[int, str]]:
-    """Insert broken rows; returns the unreadable ones as (number, what is wrong)."""
-    spoils = [(20, 5, "model_c", "unknown winner"), (75, 5, "", "no winner")]
-    spoils += [(140, 3, "", "blank_response"), (200, 2, " ", "blank_prompt")]
-    unreadable = []
-    for position, column, text, what in spoils:  # ascending: what is inserted later moves nothing above it
+    """Insert broken rows; returns the unreadable ones as (line on which the row starts, what is wrong)."""
+    spoils = {20: (5, "model_c", "unknown winner"), 75: (5, "", "no winner"), 260: (2, "caf\udce9?", "not UTF-8")}
+    spoils |= {140: (3, "", "blank_response"), 200: (2, " ", "blank_prompt")}
+    for position, (column, text, _) in sorted(spoils.items()):  # what is inserted later moves nothing above it
         row = [*rows[position]]
         row[column] = text
         rows.insert(position, row)
-        if column == 5:
-            unreadable.append((position + 1, what))
-        else:
-            truth.plant("blank", {"origin": f"studio.csv:{position + 1}", "reason": what})
+    rows.insert(300, rows[300][:4])
+    spoils[300] = (5, "", "cut")
+    unreadable = []
+    line_number = 2  # below the header
+    for position, row in enumerate(rows):
+        what = spoils.get(position, (0, "", ""))[2]
+        if what.startswith("blank"):
+            truth.plant("blank", {"origin": f"studio.csv:{line_number}", "reason": what})
+        elif what:
+            unreadable.append((line_number, what))
+        line_number += 1 + sum(cell.count("\n") for cell in row)
     return unreadable
 
 
