@@ -104,32 +104,35 @@ def gwet_ac1(counts: Counts) -> float:
     return float((observed - chance) / (1 - chance))
 
 
-def cohen_kappa(first: NDArray[np.integer], second: NDArray[np.integer], choices: int = len(CHOICES)) -> float:
-    """Cohen's kappa (1960) of two annotators' codes over the same items; NaN where chance explains everything."""
-    joint = np.zeros((choices, choices))
-    np.add.at(joint, (first, second), 1.0)
-    joint /= max(joint.sum(), 1.0)
-    chance = float(joint.sum(axis=0) @ joint.sum(axis=1))
-    return (float(np.trace(joint)) - chance) / (1 - chance) if chance < 1 else float("nan")
+def cohen_kappa(
+    first: NDArray[np.integer], second: NDArray[np.integer], symmetric: bool = True, choices: int = len(CHOICES)
+) -> float:
+    """Cohen's kappa (1960) of two annotators' codes over the same items; NaN where chance explains everything.
+
+    `symmetric` counts every item in both side orders, as for alpha; False gives the figure of the table as stored.
+    """
+    joint = np.bincount(first * choices + second, minlength=choices**2).reshape(choices, choices)
+    joint = joint + joint[::-1, ::-1] if symmetric else joint
+    share = joint / max(joint.sum(), 1)
+    chance = float(share.sum(axis=0) @ share.sum(axis=1))
+    return (float(np.trace(share)) - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
 def pairwise_kappa(votes: pl.DataFrame, item: str = "comparison_id", least: int = 2) -> pl.DataFrame:
     """Cohen's kappa of every two named annotators with `least` or more common items.
 
-    Columns annotator_1, annotator_2, n, agreement, kappa; a repeated vote of one annotator counts once (the first
-    in the order of the choices, so row order is of no account).
+    Columns annotator_1, annotator_2, n, agreement, kappa (side-symmetric), kappa_as_stored. A repeated vote of one
+    annotator counts once (the first in the order of the choices, so row order is of no account).
     """
     code = pl.col("choice").replace_strict(list(CHOICES), range(len(CHOICES)), return_dtype=pl.Int64)
     named = votes.filter(pl.col("annotator").is_not_null()).select(item, "annotator", code.alias("code"))
     named = named.group_by(item, "annotator").agg(pl.col("code").min())
     both = named.join(named, on=item, suffix="_2").filter(pl.col("annotator") < pl.col("annotator_2"))
+    both = both.filter(pl.len().over("annotator", "annotator_2") >= least).sort("annotator", "annotator_2", item)
     rows = []
-    for (one, two), group in both.sort("annotator", "annotator_2", item).group_by(
-        "annotator", "annotator_2", maintain_order=True
-    ):
-        if group.height < least:
-            continue
+    for (one, two), group in both.group_by("annotator", "annotator_2", maintain_order=True):
         x, y = group["code"].to_numpy(), group["code_2"].to_numpy()
-        rows.append((one, two, group.height, float((x == y).mean()), cohen_kappa(x, y)))
-    kinds = {"n": pl.UInt32, "agreement": pl.Float64, "kappa": pl.Float64}
-    return pl.DataFrame(rows, {"annotator_1": pl.String, "annotator_2": pl.String, **kinds}, orient="row")
+        kappas = cohen_kappa(x, y), cohen_kappa(x, y, symmetric=False)
+        rows.append((one, two, group.height, float((x == y).mean()), *kappas))
+    figures = {"n": pl.UInt32, "agreement": pl.Float64, "kappa": pl.Float64, "kappa_as_stored": pl.Float64}
+    return pl.DataFrame(rows, {"annotator_1": pl.String, "annotator_2": pl.String, **figures}, orient="row")
