@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from dpo_data.formats.messages import messages
 from dpo_data.formats.ratings import rated_lists
-from dpo_data.formats.records import Item, Judgement, Message, Record, Side, number_of, plain, text_of
-from dpo_data.formats.trl import pair
+from dpo_data.formats.records import Item, Judgement, Record, Side, number_of, plain
+from dpo_data.formats.trl import TEXTS, asked, pair
 
 SCORES = (
     ("score_chosen", "score_rejected"),
@@ -20,7 +20,6 @@ SCORES = (
     ("chosen_score", "rejected_score"),
 )
 MODELS = (("chosen-model", "rejected-model"), ("chosen_model", "rejected_model"))
-TEXTS = {"prompt", "chosen", "rejected", "messages", "instruction", "input", "system"}
 USED = TEXTS | {key for keys in (*SCORES, *MODELS) for key in keys}
 
 
@@ -31,7 +30,7 @@ def detect(record: Record) -> bool:
 
 def parse(record: Record) -> Iterator[Item]:
     """One vote a record; the first side is `chosen`."""
-    prompt, first, second, attributes = pair({**_prompt(record), **_answers(record)})
+    prompt, first, second, attributes = pair(record)
     scores = next(
         [None if record.get(key) is None else number_of(record[key], key) for key in keys]
         for keys in SCORES
@@ -57,22 +56,6 @@ def parse(record: Record) -> Iterator[Item]:
     )
 
 
-def _answers(record: Record) -> Record:
-    return {"chosen": record.get("chosen"), "rejected": record.get("rejected")}
-
-
-def _prompt(record: Record) -> Record:
-    """The prompt under any of its names, with the system message before it; none where the answers hold it."""
-    name = next((key for key in ("prompt", "instruction", "input") if key in record), None)
-    if name is None:
-        return {}
-    system = record.get("system")
-    if not isinstance(system, str) or not system.strip():
-        return {"prompt": record[name]}
-    turns: list[Message] = [Message(role="system", content=system), *messages(record[name], name)]
-    return {"prompt": turns}
-
-
 def detect_generations(record: Record) -> bool:
     """distilabel: parallel lists of generations and ratings."""
     return "generations" in record and "ratings" in record and "chosen" not in record
@@ -81,12 +64,9 @@ def detect_generations(record: Record) -> bool:
 def parse_generations(record: Record) -> Iterator[Item]:
     """One vote for each pair of rated generations; null ratings take part in no pair."""
     names = record.get("generation_models") or record.get("models") or record.get("model_names")
-    prompt = _prompt(record).get("prompt", "")
-    if not prompt:
-        prompt = text_of(record, "instruction")
     rest = {key: value for key, value in record.items() if key not in TEXTS}
     yield from rated_lists(
-        messages(prompt, "instruction"),
+        messages(asked(record), "instruction"),
         record.get("generations"),
         record.get("ratings"),
         names,

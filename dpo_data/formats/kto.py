@@ -38,14 +38,15 @@ def parse(record: Record) -> Iterator[Item]:
     yield Thumb(
         prompt,
         completion,
-        _label(record.get("label"), "label" in record),
+        thumb(record.get("label"), "label" in record),
         annotator=identifier(record.get("annotator")),
         at=moment(record.get("at")),
         attributes=plain(rest),
     )
 
 
-def _label(value: Any, present: bool) -> bool:
+def thumb(value: Any, present: bool) -> bool:
+    """Up or down, however the source writes it."""
     if isinstance(value, bool):
         return value
     known = LABELS.get(str(value).strip().lower())

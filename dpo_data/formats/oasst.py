@@ -7,11 +7,25 @@ so the first side always wins: that is the file's order, not a position bias.
 """
 
 from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
+from dpo_data.formats.files import Row, rows
 from dpo_data.formats.messages import message
 from dpo_data.formats.ratings import by_rating
-from dpo_data.formats.records import Item, Judgement, Message, Record, UnreadableError, number_of, plain, response_of
+from dpo_data.formats.records import (
+    Item,
+    Judgement,
+    Message,
+    Record,
+    Reject,
+    UnreadableError,
+    number_of,
+    plain,
+    response_of,
+    text_of,
+)
 
 
 def detect(record: Record) -> bool:
@@ -28,6 +42,13 @@ def parse(record: Record) -> Iterator[Item]:
 
 
 def _below(node: dict[str, Any], path: list[Message]) -> Iterator[Judgement]:
+    yield from _compare(node, path)
+    here = [*path, message({"role": node.get("role"), "content": node.get("text")}, "text")]
+    for reply in node.get("replies") or ():
+        yield from _below(reply, here)
+
+
+def _compare(node: dict[str, Any], path: list[Message]) -> Iterator[Judgement]:
     here = [*path, message({"role": node.get("role"), "content": node.get("text")}, "text")]
     replies = [reply for reply in node.get("replies") or () if isinstance(reply, dict)]
     ranked = [
@@ -45,5 +66,51 @@ def _below(node: dict[str, Any], path: list[Message]) -> Iterator[Judgement]:
         models=[reply.get("model_name") for reply in ranked],
         common=Judgement([], "", "", "tie", annotator_kind="human", attributes=facts),
     )
-    for reply in replies:
-        yield from _below(reply, here)
+
+
+def detect_messages(record: Record) -> bool:
+    """The flat export: one row a message."""
+    return {"message_id", "parent_id", "text", "role", "rank"} <= record.keys() and "replies" not in record
+
+
+def read_messages(path: Path) -> Iterator[Item]:
+    """Votes of all trees of a flat export; a message in no comparison (no ranked sibling below or beside) is a reject.
+
+    The messages of a tree may stand anywhere, so the whole file is held in memory.
+    """
+    nodes: dict[str, Row] = {}
+    children: dict[str | None, list[Row]] = {}
+    for row in rows(path):
+        try:
+            if row.problem is not None:
+                raise UnreadableError(row.problem)
+            nodes[text_of(row.value, "message_id")] = row
+            children.setdefault(row.value.get("parent_id"), []).append(row)
+        except UnreadableError as problem:
+            yield Reject(str(problem), row.text, (row.number,))
+    used: set[int] = set()
+    for parent in nodes.values():
+        for vote in _siblings(parent, nodes, children.get(parent.value["message_id"], [])):
+            used.update(vote.records)
+            yield vote
+    for row in nodes.values():
+        if row.number not in used:
+            yield Reject("The message takes part in no comparison: no two ranked replies.", row.text, (row.number,))
+
+
+def _siblings(parent: Row, nodes: dict[str, Row], replies: list[Row]) -> Iterator[Judgement]:
+    path = [parent]
+    while path[0].value.get("parent_id") in nodes:
+        path.insert(0, nodes[path[0].value["parent_id"]])
+    ranked = [
+        row
+        for row in replies
+        if row.value.get("role") == "assistant" and row.value.get("rank") is not None and not row.value.get("deleted")
+    ]
+    ranked.sort(key=lambda row: number_of(row.value["rank"], "rank"))
+    node = {**parent.value, "replies": [row.value for row in ranked]}
+    before = [message({"role": row.value.get("role"), "content": row.value.get("text")}, "text") for row in path[:-1]]
+    pairs = combinations(ranked, 2)
+    for vote, (one, two) in zip(_compare(node, before), pairs, strict=True):
+        vote.records = (*(row.number for row in path), one.number, two.number)
+        yield vote

@@ -7,13 +7,18 @@ the attribute non_text_response, so that a rule can drop it; nothing is dropped 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from dpo_data.formats.files import rows
 from dpo_data.formats.messages import user
-from dpo_data.formats.records import Item, Judgement, Record, Side, UnreadableError, plain, response_of, text_of
+from dpo_data.formats.records import Item, Judgement, Record, Side, UnreadableError, each, plain, response_of, text_of
+from dpo_data.schema import DataError
 
 CHOICES: dict[str, Side] = {"0": "tie", "1": "first", "2": "second", "tie": "tie"}
+TESTSET = "testset-v1.json"
+JUDGEMENT = re.compile(r"\w+_result")
 ANNOTATOR = re.compile(r"annotator\d+")
 
 
@@ -33,27 +38,56 @@ def prompt_of(record: Record) -> str:
 
 def parse(record: Record) -> Iterator[Item]:
     """One vote an annotator a record; the first side is response1."""
+    labels = {key: value for key, value in record.items() if ANNOTATOR.fullmatch(key) and value is not None}
+    if labels:
+        yield from _votes(record, labels, "human")
+    else:
+        yield from _votes(record, {None: record.get("evaluation_result")}, "model")
+
+
+def _votes(record: Record, labels: Mapping[str | None, Any] | Mapping[str, Any], kind: str) -> Iterator[Item]:
     first, second = response_of(record, "response1"), response_of(record, "response2")
     model_1, _, model_2 = str(record.get("cmp_key", "")).partition("_")
     prompt = user(prompt_of(record))
-    for name, value in _labels(record).items():
+    for name, value in labels.items():
         choice = CHOICES.get(str(value).strip().lower())
         if choice is None:
-            raise UnreadableError(f"Field {name!r} is {value!r:.40}, expected 0 (tie), 1 or 2.")
-        named = name != "evaluation_result"
+            raise UnreadableError(f"The verdict of {name or 'the judge'} is {value!r:.40}, expected 0 (tie), 1 or 2.")
         yield Judgement(
             prompt,
             first,
             second,
             choice,
-            annotator=name if named else None,
-            annotator_kind="human" if named else "model",
+            annotator=name,
+            annotator_kind=kind,
             attributes=plain({"category": record.get("motivation_app")}),
             of_first=plain({"model": model_1}),
             of_second=plain({"model": model_2}),
         )
 
 
-def _labels(record: Record) -> dict[str, Any]:
-    labels = {key: value for key, value in record.items() if ANNOTATOR.fullmatch(key) and value is not None}
-    return labels or {"evaluation_result": record.get("evaluation_result")}
+def detect_judge(record: Record) -> bool:
+    """A model's verdicts on the test set, by `idx`."""
+    return "idx" in record and "response1" not in record and any(map(JUDGEMENT.fullmatch, record))
+
+
+def judged(path: Path) -> list[Path]:
+    """The test set whose pairs a judge's file is about."""
+    return [path.parent / TESTSET] if (path.parent / TESTSET).is_file() else []
+
+
+def read_judge(path: Path) -> Iterator[Item]:
+    """One vote a record by the model the file is named after; "garbage" is a verdict that could not be read."""
+    if not judged(path):
+        raise DataError(f"{path}: the pairs of these verdicts are missing; expected {TESTSET} in the same folder.")
+    pairs = {row.value.get("idx"): row.value for row in rows(path.parent / TESTSET) if row.problem is None}
+    judge = path.name.removesuffix(f"-{TESTSET}")
+
+    def parse(record: Record) -> Iterator[Item]:
+        pair = pairs.get(record.get("idx"))
+        if pair is None:
+            raise UnreadableError(f"Pair {record.get('idx')!r} is not in {TESTSET}.")
+        verdict = next(value for key, value in record.items() if JUDGEMENT.fullmatch(key))
+        yield from _votes(pair, {judge: verdict}, "model")
+
+    return each(path, parse)

@@ -24,7 +24,9 @@ from dpo_data.formats.records import (
     response_of,
 )
 
-NOT_ATTRIBUTES = {"prompt", "chosen", "rejected", "annotator", "at", "tools", "messages", "chat_template_kwargs"}
+PROMPTS = ("prompt", "instruction", "question", "input")
+TEXTS = {*PROMPTS, "chosen", "rejected", "messages", "system"}
+NOT_ATTRIBUTES = TEXTS | {"annotator", "at", "tools", "chat_template_kwargs"}
 SCORED = ("score_chosen", "chosen-rating", "chosen_rating", "chosen_score")
 TURN_MARK = re.compile(
     r"\n\nAssistant:|### (?:Response|Assistant):|<\|assistant\|>|<\|im_start\|>assistant|\[/INST\]|"
@@ -68,13 +70,28 @@ def pair(record: Record) -> tuple[list[Message], str, str, dict[str, str]]:
     if is_chat(raw[0]) or is_chat(raw[1]):
         raise UnreadableError("One of 'chosen' and 'rejected' is a list of messages and the other is not.")
     chosen, rejected = response_of(record, "chosen"), response_of(record, "rejected")
-    if "prompt" not in record:
+    text = asked(record)
+    if text is None:
         return *implicit(chosen, rejected), {}
-    prompt = messages(record["prompt"], "prompt")
-    text = record["prompt"]
+    prompt = messages(text, "prompt")
     if isinstance(text, str) and text and chosen.startswith(text) and rejected.startswith(text):
         chosen, rejected = chosen[len(text) :], rejected[len(text) :]
     return prompt, chosen, rejected, {}
+
+
+def asked(record: Record) -> Any:
+    """The prompt under any of its usual names, the system message before it; null where the answers hold it."""
+    name = next((key for key in PROMPTS if key in record), None)
+    if name is None:
+        return None
+    text = record[name]
+    given = record.get("input")
+    if name == "instruction" and isinstance(given, str) and given.strip():
+        text = f"{text}\n\n{given}"
+    system = record.get("system")
+    if isinstance(system, str) and system.strip():
+        return [Message(role="system", content=system), *messages(text, name)]
+    return text
 
 
 def _conversations(record: Record, chosen: Any, rejected: Any) -> tuple[list[Message], str, str, dict[str, str]]:
@@ -82,9 +99,10 @@ def _conversations(record: Record, chosen: Any, rejected: Any) -> tuple[list[Mes
         [message(item, f"{name}[{index}]") for index, item in enumerate(turns)]
         for name, turns in (("chosen", chosen), ("rejected", rejected))
     ]
-    if "prompt" not in record:
+    text = asked(record)
+    if text is None:
         return diverge(*sides)
-    prompt = messages(record["prompt"], "prompt")
+    prompt = messages(text, "prompt")
     if all(side[: len(prompt)] == prompt for side in sides):
         return diverge(*sides)
     if all(side[0]["role"] != "assistant" for side in sides):  # the conversation adds a system message, say

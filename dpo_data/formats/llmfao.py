@@ -1,0 +1,60 @@
+"""LLMFAO: votes in crowd-comparisons.csv (and gpt3-, gpt4-), texts beside them in pairs-crowd.jsonl.
+
+One CSV row is one vote on the pair `id`; left is x, right is y. Without a `worker` the judge is a model, told
+by the file's name. Blank outputs are kept as blank responses.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dpo_data.formats.ab_table import winner
+from dpo_data.formats.files import rows
+from dpo_data.formats.messages import user
+from dpo_data.formats.records import Item, Judgement, Record, UnreadableError, each, identifier, plain, text_of
+from dpo_data.schema import DataError
+
+PAIRS = "pairs-crowd.jsonl"
+BESIDE = (PAIRS, "models.jsonl", "prompts.jsonl")
+
+
+def detect(record: Record) -> bool:
+    """Votes on pairs of models by number."""
+    return {"id", "model_x", "model_y", "winner", "left", "right"} <= record.keys()
+
+
+def companions(path: Path) -> list[Path]:
+    """The texts, and the lists of models and prompts."""
+    return [path.parent / name for name in BESIDE if (path.parent / name).is_file()]
+
+
+def read(path: Path) -> Iterator[Item]:
+    """One vote a row; the first side is left (x)."""
+    beside = path.parent / PAIRS
+    if not beside.is_file():
+        raise DataError(f"{path}: the texts of these votes are missing; expected {PAIRS} in the same folder.")
+    pairs = {str(row.value.get("id")): row.value for row in rows(beside) if row.problem is None}
+    judge = path.name.split("-")[0] if not path.name.startswith("crowd-") else None
+
+    def parse(record: Record) -> Iterator[Item]:
+        yield _vote(record, pairs.get(str(record.get("id"))), judge)
+
+    return each(path, parse)
+
+
+def _vote(record: Record, pair: dict[str, Any] | None, judge: str | None) -> Judgement:
+    if pair is None:
+        raise UnreadableError(f"Pair {record.get('id')!r} is not in {PAIRS}.")
+    choice, attributes = winner(record.get("winner"), "winner" in record)
+    worker = identifier(record.get("worker"))
+    return Judgement(
+        user(text_of(pair, "text")),
+        pair.get("result_x") or "",
+        pair.get("result_y") or "",
+        choice,
+        annotator=worker or judge,
+        annotator_kind="human" if worker else "model",
+        attributes={**plain({"category": pair.get("type"), "slug": pair.get("slug")}), **attributes},
+        of_first=plain({"model": record.get("left")}),
+        of_second=plain({"model": record.get("right")}),
+    )
