@@ -141,10 +141,11 @@ def broken_lines(good: dict[str, Any], text_key: str) -> list[tuple[str, bytes]]
     """(kind, line) of every way in which a line can be unreadable, made from a good record."""
     whole = line(good)
     text = json.dumps(good[text_key], ensure_ascii=False).encode()
+    end = text.rindex(b'"')
     return [
         ("cut", whole[: len(whole) * 2 // 3]),
-        ("not UTF-8", whole.replace(text, text[:-1] + b' caf\xe9 cr\xe8me"', 1)),
-        ("lone surrogate", whole.replace(text, text[:-1] + b' \\ud83d"', 1)),
+        ("not UTF-8", whole.replace(text, text[:end] + b" caf\xe9" + text[end:], 1)),
+        ("lone surrogate", whole.replace(text, text[:end] + b" \\ud83d" + text[end:], 1)),
         ("NaN", whole.replace(text, b"NaN", 1)),
         ("not an object", b"[" + text + b"]"),
         ("not JSON", b"-- exported by hand, see the other sheet --"),

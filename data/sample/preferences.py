@@ -85,6 +85,8 @@ def forum(deck: Deck, truth: Truth, rng: Random) -> bytes:
         form = answer_first if number % 2 else rambling
         sizes = ((0, 2), (0, 1), (1, 2))[number % 3]
         low, high = sorted((form(question, size, rng) for size in sizes), key=len)
+        while len(high) < len(low) + 12:
+            high = form(question, 2, rng)
         habit = rng.random() < LONGER_WINS
         longer_wins += habit
         chosen, rejected = (high, low) if habit else (low, high)
