@@ -6,30 +6,30 @@ response with the smaller text hash, whatever order a source showed.
 
 import polars as pl
 
-MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
-ATTRIBUTES = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
+MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
+ATTRIBUTES = pl.List(pl.Struct({"key": pl.String(), "value": pl.String()}))
 
 COMPARISONS = pl.Schema(
     {
-        "comparison_id": pl.String,
+        "comparison_id": pl.String(),
         "prompt": MESSAGES,
-        "response_a": pl.String,
-        "response_b": pl.String,
+        "response_a": pl.String(),
+        "response_b": pl.String(),
         "attributes": ATTRIBUTES,
     }
 )
 
 VOTES = pl.Schema(
     {
-        "comparison_id": pl.String,
-        "choice": pl.String,  # a, b or tie
-        "strength": pl.Float64,  # 0..1 as the source grades it, null where it does not
-        "annotator": pl.String,  # null: anonymous
-        "annotator_kind": pl.String,  # human, model or unknown
+        "comparison_id": pl.String(),
+        "choice": pl.String(),  # a, b or tie
+        "strength": pl.Float64(),  # 0..1 as the source grades it, null where it does not
+        "annotator": pl.String(),  # null: anonymous
+        "annotator_kind": pl.String(),  # human, model or unknown
         "at": pl.Datetime("us", "UTC"),
-        "shown_first": pl.String,  # a, b or null: the side the annotator saw first
-        "source": pl.String,
-        "origin": pl.String,  # file:record, or file:record,record where several records made one vote
+        "shown_first": pl.String(),  # a, b or null: the side the annotator saw first
+        "source": pl.String(),
+        "origin": pl.String(),  # file:record, or file:record,record where several records made one vote
     }
 )
 
@@ -37,46 +37,47 @@ VOTES = pl.Schema(
 THUMBS = pl.Schema(
     {
         "prompt": MESSAGES,
-        "completion": pl.String,
-        "label": pl.Boolean,
-        "annotator": pl.String,
-        "annotator_kind": pl.String,
+        "completion": pl.String(),
+        "label": pl.Boolean(),
+        "annotator": pl.String(),
+        "annotator_kind": pl.String(),
         "at": pl.Datetime("us", "UTC"),
-        "source": pl.String,
-        "origin": pl.String,
+        "source": pl.String(),
+        "origin": pl.String(),
     }
 )
 
-REJECTS = pl.Schema({"origin": pl.String, "reason": pl.String, "record": pl.String, "source": pl.String})
+REJECTS = pl.Schema({"origin": pl.String(), "reason": pl.String(), "record": pl.String(), "source": pl.String()})
 
 # One row per comparison: what the text alone says. Every column but the id may be null ("not measured").
 MEASURES = pl.Schema(
     {
-        "comparison_id": pl.String,
-        "prompt_hash": pl.String,
-        "last_turn_hash": pl.String,  # the final user message alone
-        "hash_a": pl.String,
-        "hash_b": pl.String,
-        "turns": pl.UInt32,  # messages of the prompt by the user
-        "prompt_chars": pl.UInt32,
-        "chars_a": pl.UInt32,
-        "chars_b": pl.UInt32,
-        "words_a": pl.UInt32,
-        "words_b": pl.UInt32,
-        "headers_a": pl.UInt32,
-        "headers_b": pl.UInt32,
-        "lists_a": pl.UInt32,
-        "lists_b": pl.UInt32,
-        "bold_a": pl.UInt32,
-        "bold_b": pl.UInt32,
-        "code_a": pl.UInt32,
-        "code_b": pl.UInt32,
-        "language": pl.String,  # of the prompt's last user message
-        "language_a": pl.String,
-        "language_b": pl.String,
-        "edit_ratio": pl.Float64,  # 0 identical .. 1 nothing in common, insertions and deletions of words and marks
-        "signature": pl.Binary,  # MinHash of word 3-grams, little-endian u32
-        "prompt_signature": pl.Binary,  # the same of the prompt alone; on the first row of each prompt, null on others
+        "comparison_id": pl.String(),
+        "prompt_hash": pl.String(),
+        "last_turn_hash": pl.String(),  # the final user message alone
+        "hash_a": pl.String(),
+        "hash_b": pl.String(),
+        "turns": pl.UInt32(),  # messages of the prompt by the user
+        "prompt_chars": pl.UInt32(),
+        "response_not_text": pl.Boolean(),  # a response was another JSON value (true, a number), kept as its text
+        "chars_a": pl.UInt32(),
+        "chars_b": pl.UInt32(),
+        "words_a": pl.UInt32(),
+        "words_b": pl.UInt32(),
+        "headers_a": pl.UInt32(),
+        "headers_b": pl.UInt32(),
+        "lists_a": pl.UInt32(),
+        "lists_b": pl.UInt32(),
+        "bold_a": pl.UInt32(),
+        "bold_b": pl.UInt32(),
+        "code_a": pl.UInt32(),
+        "code_b": pl.UInt32(),
+        "language": pl.String(),  # of the prompt's last user message
+        "language_a": pl.String(),
+        "language_b": pl.String(),
+        "edit_ratio": pl.Float64(),  # 0 identical .. 1 nothing in common, insertions and deletions of words and marks
+        "signature": pl.Binary(),  # MinHash of word 3-grams, little-endian u32
+        "prompt_signature": pl.Binary(),  # the same of the prompt alone; on the first row of each prompt, null on others
     }
 )
 
@@ -84,39 +85,39 @@ MEASURES = pl.Schema(
 # attributes follow as further string columns.
 LEDGER = pl.Schema(
     {
-        "comparison_id": pl.String,
-        "source": pl.String,
-        "votes": pl.UInt32,
-        "votes_a": pl.UInt32,
-        "votes_b": pl.UInt32,
-        "votes_tie": pl.UInt32,
-        "annotators": pl.UInt32,
-        "self_contradictions": pl.UInt32,  # annotators who chose both sides
-        "preferred": pl.String,  # a, b or null
-        "agreement": pl.Float64,  # share of the votes that chose `preferred`; null below two votes
-        "confidence": pl.Float64,  # posterior that `preferred` is the better one
+        "comparison_id": pl.String(),
+        "source": pl.String(),
+        "votes": pl.UInt32(),
+        "votes_a": pl.UInt32(),
+        "votes_b": pl.UInt32(),
+        "votes_tie": pl.UInt32(),
+        "annotators": pl.UInt32(),
+        "self_contradictions": pl.UInt32(),  # annotators who chose both sides
+        "preferred": pl.String(),  # a, b or null
+        "agreement": pl.Float64(),  # share of the votes that chose `preferred`; null below two votes
+        "confidence": pl.Float64(),  # posterior that `preferred` is the better one
         **{name: kind for name, kind in MEASURES.items() if name != "comparison_id" and kind != pl.Binary},
-        "tokens_prompt": pl.UInt32,
-        "tokens_a": pl.UInt32,
-        "tokens_b": pl.UInt32,
-        "tokens_shared": pl.UInt32,  # tokens both responses start with, end mark included
-        "similarity": pl.Float64,  # cosine of the two responses
-        "similarity_prompt_a": pl.Float64,
-        "similarity_prompt_b": pl.Float64,
-        "duplicate_of": pl.String,
-        "duplicate_similarity": pl.Float64,
-        "duplicate_method": pl.String,  # near or case_or_space
-        "duplicate_cluster": pl.String,
-        "duplicate_swapped": pl.Boolean,  # this row's a is the b of the row that names the cluster
-        "twin_votes_for": pl.UInt32,  # votes in the whole cluster, for the answer preferred here
-        "twin_votes_against": pl.UInt32,
-        "prompt_group": pl.String,
-        "split_coin": pl.Float64,  # the group's number in [0, 1)
-        "in_cycle": pl.Boolean,
-        "cycle_edge": pl.Boolean,  # in the smallest set whose removal opens every circle
-        "cycle_edge": pl.Boolean,  # in the smallest set whose removal opens the circles
-        "split": pl.String,  # train, validation or test
-        "weight": pl.Float64,
+        "tokens_prompt": pl.UInt32(),
+        "tokens_a": pl.UInt32(),
+        "tokens_b": pl.UInt32(),
+        "tokens_shared": pl.UInt32(),  # tokens both responses start with, end mark included
+        "similarity": pl.Float64(),  # cosine of the two responses
+        "similarity_prompt_a": pl.Float64(),
+        "similarity_prompt_b": pl.Float64(),
+        "duplicate_of": pl.String(),
+        "duplicate_similarity": pl.Float64(),
+        "duplicate_method": pl.String(),  # near or case_or_space
+        "duplicate_cluster": pl.String(),
+        "duplicate_swapped": pl.Boolean(),  # this row's a is the b of the row that names the cluster
+        "twin_votes_for": pl.UInt32(),  # votes in the whole cluster, for the answer preferred here
+        "twin_votes_against": pl.UInt32(),
+        "prompt_group": pl.String(),
+        "split_coin": pl.Float64(),  # the group's number in [0, 1)
+        "in_cycle": pl.Boolean(),
+        "cycle_edge": pl.Boolean(),  # in the smallest set whose removal opens every circle
+        "cycle_edge": pl.Boolean(),  # in the smallest set whose removal opens the circles
+        "split": pl.String(),  # train, validation or test
+        "weight": pl.Float64(),
         "reasons": pl.List(pl.String),  # empty: kept
     }
 )
@@ -124,28 +125,28 @@ LEDGER = pl.Schema(
 # The wire format. Slice columns follow; all are flat, plain types.
 PAIRS = pl.Schema(
     {
-        "pair_id": pl.String,  # the comparison's id
+        "pair_id": pl.String(),  # the comparison's id
         "prompt": MESSAGES,
         "chosen": MESSAGES,
         "rejected": MESSAGES,
-        "weight": pl.Float64,
-        "confidence": pl.Float64,
-        "votes_chosen": pl.UInt32,
-        "votes_rejected": pl.UInt32,
-        "source": pl.String,
-        "split": pl.String,
+        "weight": pl.Float64(),
+        "confidence": pl.Float64(),
+        "votes_chosen": pl.UInt32(),
+        "votes_rejected": pl.UInt32(),
+        "source": pl.String(),
+        "split": pl.String(),
     }
 )
 
 UNPAIRED = pl.Schema(
     {
-        "row_id": pl.String,
+        "row_id": pl.String(),
         "prompt": MESSAGES,
         "completion": MESSAGES,
-        "label": pl.Boolean,
-        "weight": pl.Float64,
-        "source": pl.String,
-        "split": pl.String,
+        "label": pl.Boolean(),
+        "weight": pl.Float64(),
+        "source": pl.String(),
+        "split": pl.String(),
     }
 )
 

@@ -12,8 +12,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from dpo_data.curate import CurationConfig
+from dpo_data.gates import PublishGates
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
+from dpo_data.shards import ShardSettings
 
 if TYPE_CHECKING:
     from dpo_train.config import TrainConfig
@@ -34,6 +36,8 @@ class Recipe(Settings):
 
     sources: tuple[Source, ...] = ()
     curation: CurationConfig = CurationConfig()
+    shards: ShardSettings = ShardSettings()
+    gates: PublishGates = PublishGates()
     # Kept raw here: parsing it imports torch, which a refresh has no use for. `train_config` parses it.
     training: dict[str, Any] = Field(default_factory=dict)
 

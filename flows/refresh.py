@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dpo_data import batches, curate, versions
-from dpo_data.curate import CurationConfig
 from dpo_data.formats import files
 from flows.recipe import Recipe, Source
 from flows.steps import Step, announce, plain, record_table
@@ -31,7 +30,7 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
     """Ingest every source, measure what is new, decide, publish, and say what was kept."""
     ingested = [step(f"ingest {source.name}", ingest, store, source, retries=2) for source in recipe.sources]
     measured = step("measure texts", curate.measure_texts, store, recipe.curation)
-    version_id, created = step("curate and publish", curate_and_publish, store, recipe.curation)
+    version_id, created = step("curate and publish", curate_and_publish, store, recipe)
     version = versions.open_version(store, version_id)
     record_table("kept", kept_table(version.stats), f"What version {version_id} kept, by source", step)
     if created:
@@ -53,12 +52,16 @@ def ingest(store: Path, source: Source) -> dict[str, Any]:
     return asdict(batches.append(store, found, source.name, source.format, source.annotator_kind))
 
 
-def curate_and_publish(store: Path, config: CurationConfig) -> tuple[str, bool]:
+def curate_and_publish(store: Path, recipe: Recipe) -> tuple[str, bool]:
     """Decide about every comparison of the store and publish; the version's id, and whether it is new."""
-    version = curate.publish(store, config)
+    config = recipe.curation
+    decided = curate.decide(curate.measure(store, config), config)
+    version = versions.publish(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
     return version.id, version.created
 
 
 def kept_table(stats: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a source, counts only: what the Prefect run shows. Never a text of the data."""
-    return [{"source": row["source"], "comparisons": row["rows"], "kept": row["kept"]} for row in stats["sources"]]
+    return [
+        {"source": row["source"], "comparisons": row["comparisons"], "kept": row["kept"]} for row in stats["sources"]
+    ]

@@ -27,7 +27,7 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
 def refresh_lines(summary: dict[str, Any]) -> list[str]:
     """What was read, what is kept, why the rest was dropped, and length bias before and after."""
     lines = ["ingested"]
-    rows = [("source", "records", "voted", "thumbs", "rejected", "comparisons")]
+    rows: list[tuple[str, ...]] = [("source", "records", "voted", "thumbs", "rejected", "comparisons")]
     rows += [
         (
             str(source["source"]),
