@@ -14,12 +14,14 @@ from dpo_data import (
     cycles,
     duplicates,
     edges,
+    embeddings,
     length_bias,
     lengths,
     prompts,
     similarity,
     splits,
     text_measures,
+    tokens,
 )
 from dpo_data.agreement import AgreementLimits
 from dpo_data.batches import open_batches
@@ -52,36 +54,59 @@ class CurationConfig(Settings):
     splits: SplitShares = SplitShares()
 
 
+def measure_texts(store: Path, config: CurationConfig) -> dict[str, int]:
+    """Everything that reads text, batch by batch; a batch measured before is not read again. Counts what was new."""
+    counts = {"batches": 0, "comparisons": 0, "texts_embedded": 0, "texts_from_cache": 0}
+    for folder in _folders(store):
+        rows = text_measures.measure_batch(folder)
+        counts["batches"] += rows > 0
+        counts["comparisons"] += rows
+        if config.tokenizer is not None:
+            tokens.measure_batch(folder, config.tokenizer)
+        if config.embedding_model is not None:
+            for name, count in similarity.measure_batch(folder, store, config.embedding_model).items():
+                counts[name] += count
+    return counts
+
+
 def measure(store: Path, config: CurationConfig) -> pl.DataFrame:
     """Every comparison of the store with every measure, sorted by comparison_id; nothing decided yet."""
+    measure_texts(store, config)
     batches = open_batches(store)
-    if not batches.ids:
-        raise DataError(f"{store} holds no batches: ingest a source first (`dpo refresh`).")
-    folders = [store / "batches" / batch for batch in batches.ids]
-    for folder in folders:
-        text_measures.measure_batch(folder)
     texts = batches.comparisons()
-    measured = _known(folders)
+    measured = _known(store, config).join(texts.select("comparison_id").collect(), on="comparison_id", how="semi")
     ledger = measured.drop("signature", "prompt_signature")
     ledger = agreement.measure(ledger, batches.votes().collect(), config.agreement)
     ledger = duplicates.measure(ledger, _comparison_edges(store, measured, texts), config.duplicates)
     ledger = duplicates.measure_votes(ledger)
-    ledger = prompts.measure(ledger, _prompt_edges(store, measured, texts, config.prompts))
+    ledger = prompts.measure(ledger, _prompt_edges(store, measured, texts, config))
     ledger = cycles.measure(ledger, config.cycles)
     ledger = splits.measure(ledger)
-    ledger = _add_slices(ledger, texts, config.slices)
+    ledger = _add_slices(ledger.drop("opening_hash", strict=False), texts, config.slices)
     return _complete(ledger)
 
 
-def _known(folders: list[Path]) -> pl.DataFrame:
-    """Text measures of all batches, one row per comparison; a repeat was measured from the same text."""
-    frames = [pl.read_parquet(folder / text_measures.FILE) for folder in folders]
-    prompts_signed = pl.col("prompt_signature").is_null()
-    return (
-        pl.concat(frames)
-        .sort("comparison_id", prompts_signed)
-        .unique("comparison_id", keep="first", maintain_order=True)
-    )
+def _folders(store: Path) -> list[Path]:
+    names = open_batches(store).ids
+    if not names:
+        raise DataError(f"{store} holds no batches: ingest a source first (`dpo refresh`).")
+    return [store / "batches" / name for name in names]
+
+
+def _known(store: Path, config: CurationConfig) -> pl.DataFrame:
+    """All that was measured on text, one row per comparison; a repeat in a later batch has the same text."""
+    parts = []
+    for folder in _folders(store):
+        part = pl.read_parquet(folder / text_measures.FILE)
+        if config.tokenizer is not None:
+            counted = pl.read_parquet(tokens.measure_batch(folder, config.tokenizer))
+            part = part.join(counted, on="comparison_id", how="left", maintain_order="left")
+        if config.embedding_model is not None:
+            alike = pl.read_parquet(similarity.batch_file(folder, config.embedding_model))
+            part = part.join(alike, on="comparison_id", how="left", maintain_order="left")
+        parts.append(part)
+    order = ["comparison_id", pl.col("response_not_text").not_(), pl.col("prompt_signature").is_null()]
+    return pl.concat(parts).sort(order).unique("comparison_id", keep="first", maintain_order=True)
 
 
 def _comparison_edges(store: Path, measured: pl.DataFrame, texts: pl.LazyFrame) -> pl.DataFrame:
@@ -99,24 +124,25 @@ def _comparison_edges(store: Path, measured: pl.DataFrame, texts: pl.LazyFrame) 
     return edges.recall(store / "cache" / "near" / "comparisons.parquet", proposed, verify)
 
 
-def _prompt_edges(store: Path, measured: pl.DataFrame, texts: pl.LazyFrame, limits: PromptLimits) -> pl.DataFrame:
+def _prompt_edges(store: Path, measured: pl.DataFrame, texts: pl.LazyFrame, config: CurationConfig) -> pl.DataFrame:
+    limits = config.prompts
+    first = measured.unique("prompt_hash", keep="first", maintain_order=True)
     proposed = prompts.proposals(measured.select("prompt_hash", signature="prompt_signature"))
 
     def verify(pairs: pl.DataFrame) -> pl.DataFrame:
         hashes = pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("prompt_hash")
-        wanted = measured.select("comparison_id", "prompt_hash").unique(
-            "prompt_hash", keep="first", maintain_order=True
-        )
-        wanted = wanted.join(hashes, on="prompt_hash", how="semi")
-        return prompts.verify(
-            pairs,
-            texts.join(wanted.lazy(), on="comparison_id")
-            .select("prompt_hash", prompt=text_measures.PROMPT_TEXT)
-            .collect(),
-        )
+        wanted = first.select("comparison_id", "prompt_hash").join(hashes, on="prompt_hash", how="semi")
+        read = texts.join(wanted.lazy(), on="comparison_id").select("prompt_hash", prompt=text_measures.PROMPT_TEXT)
+        return prompts.verify(pairs, read.collect())
 
-    found = edges.recall(store / "cache" / "near" / "prompts.parquet", proposed, verify)
-    return found.filter(pl.col("whole") >= limits.jaccard)
+    near = edges.recall(store / "cache" / "near" / "prompts.parquet", proposed, verify)
+    found = [near.filter(pl.col("whole") >= limits.jaccard).select("left", "right")]
+    if config.embedding_model is not None and limits.cosine is not None:
+        known = first.select("prompt_hash", "opening_hash").drop_nulls().sort("prompt_hash")
+        vectors = embeddings.recall(known["opening_hash"], store, config.embedding_model)
+        rows = vectors.vectors[vectors.rows(known["opening_hash"])]
+        found.append(prompts.neighbours(known["prompt_hash"], rows, limits.cosine))
+    return pl.concat(found)
 
 
 def _add_slices(ledger: pl.DataFrame, texts: pl.LazyFrame, keys: tuple[str, ...]) -> pl.DataFrame:

@@ -26,6 +26,7 @@ def rules(limits: SizeLimits) -> dict[str, pl.Expr]:
     found = {
         "blank_prompt": pl.col("prompt_chars") == 0,
         "blank_response": (pl.col("chars_a") == 0) | (pl.col("chars_b") == 0),
+        "response_not_text": pl.col("response_not_text"),
         "identical_responses": pl.col("hash_a") == pl.col("hash_b"),
     }
     if limits.max_response_tokens is not None:

@@ -17,7 +17,9 @@ class PromptLimits(Settings):
     """How alike two prompts must be to share a group, and how many comparisons of a group may stay."""
 
     jaccard: float = Field(default=0.8, ge=0.3, le=1)
-    cosine: float = Field(default=0.95, ge=0.5, le=1)  # all-MiniLM-L6-v2: paraphrases of one question sit above .9
+    cosine: float | None = Field(
+        default=0.95, ge=0.5, le=1
+    )  # null: words only; all-MiniLM-L6-v2: paraphrases of one question sit above .9
     max_per_group: int | None = Field(default=None, ge=1)
 
 

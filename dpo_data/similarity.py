@@ -8,12 +8,27 @@ The surprise: `similarity` compares the responses from the sentence where they p
 
 import re
 from collections.abc import Sequence
+from os.path import commonprefix
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
+from dpo_data.embeddings import DIGITS, Embedded, embed, fingerprint
+from dpo_data.identity import text_hash
 from dpo_data.settings import Settings
 
+BATCH_COLUMNS = {
+    "comparison_id": pl.String,
+    "similarity": pl.Float64,
+    "similarity_prompt_a": pl.Float64,
+    "similarity_prompt_b": pl.Float64,
+    "opening_hash": pl.String,  # of the text whose vector stands for the prompt in `prompts.neighbours`
+}
+_ROWS = 20_000  # a block: at most 80,000 vectors, 120 MB
+
+READ = 1500  # characters: more than the 256 word pieces all-MiniLM-L6-v2 reads of English
 _SENTENCE_END = re.compile(r"[.!?。！？]\s+|\n")
 
 
@@ -66,6 +81,96 @@ def _common(one: Sequence[int], two: Sequence[int]) -> int:
             kept = row & matched
             row = ((row + kept) | (row - kept)) & full
     return len(one) - row.bit_count()
+
+
+def parting(response_a: str, response_b: str) -> tuple[str, str]:
+    """Both responses from the sentence in which they part, each cut to what the model reads.
+
+    A long shared opening would drown the part that differs; and beyond the model's window it would be all there is.
+    """
+    ends = min(len(response_a), len(response_b))
+    same = len(commonprefix([response_a, response_b]))
+    start = 0
+    for found in _SENTENCE_END.finditer(response_a, 0, same):
+        if found.end() < ends:
+            start = found.end()
+    return response_a[start : start + READ], response_b[start : start + READ]
+
+
+def pieces(comparisons: pl.DataFrame) -> pl.DataFrame:
+    """The texts that are embedded: `comparison_id, prompt, opening, response_a, response_b`.
+
+    `prompt` is the last user message (what the response must be about), `opening` how the conversation starts without
+    its system message (what makes two prompts the same topic); null where there is nothing to embed.
+    """
+    contents = pl.element().struct.field("content")
+    role = pl.element().struct.field("role")
+    parted = [parting(one, two) for one, two in zip(comparisons["response_a"], comparisons["response_b"], strict=True)]
+    texts = comparisons.select(
+        "comparison_id",
+        prompt=pl.col("prompt").list.eval(contents.filter(role == "user")).list.last().str.slice(0, READ),
+        opening=pl.col("prompt").list.eval(contents.filter(role != "system")).list.join("\n").str.slice(0, READ),
+        response_a=pl.Series([one for one, _ in parted], dtype=pl.String),
+        response_b=pl.Series([two for _, two in parted], dtype=pl.String),
+    )
+    return texts.with_columns(pl.when(pl.col(name) != "").then(name) for name in texts.columns[1:])
+
+
+def measure(parts: pl.DataFrame, embedded: Embedded) -> pl.DataFrame:
+    """Cosines of a block: comparison_id, similarity, similarity_prompt_a, similarity_prompt_b, opening_hash."""
+    hashes = {name: _hashes(parts[name]) for name in ("prompt", "opening", "response_a", "response_b")}
+    return pl.DataFrame(
+        {
+            "comparison_id": parts["comparison_id"],
+            "similarity": _cosines(hashes["response_a"], hashes["response_b"], embedded),
+            "similarity_prompt_a": _cosines(hashes["prompt"], hashes["response_a"], embedded),
+            "similarity_prompt_b": _cosines(hashes["prompt"], hashes["response_b"], embedded),
+            "opening_hash": hashes["opening"],
+        },
+        schema=BATCH_COLUMNS,
+    )
+
+
+def _hashes(texts: pl.Series) -> pl.Series:
+    return pl.Series([None if text is None else text_hash(text) for text in texts], dtype=pl.String)
+
+
+def _cosines(one: pl.Series, two: pl.Series, embedded: Embedded) -> pl.Series:
+    """Null where either text is blank; rounded, since the last bits of a vector depend on its batch mates."""
+    known = one.is_not_null() & two.is_not_null()
+    left, right = embedded.rows(one.filter(known)), embedded.rows(two.filter(known))
+    cosines = np.einsum("ij,ij->i", embedded.vectors[left], embedded.vectors[right]).astype(np.float64)
+    found = np.full(len(one), np.nan)
+    found[known.to_numpy()] = np.round(np.clip(cosines, -1, 1), DIGITS)
+    return pl.Series(found).fill_nan(None)
+
+
+def batch_file(folder: Path, model: str) -> Path:
+    """Where a batch keeps its cosines by `model`."""
+    return folder / f"similarity-{fingerprint(model)}.parquet"
+
+
+def measure_batch(folder: Path, store: Path, model: str) -> dict[str, int]:
+    """Write `similarity-<model>.parquet` beside the batch, once; how many texts were embedded and taken from cache."""
+    target = batch_file(folder, model)
+    counts = {"texts_embedded": 0, "texts_from_cache": 0}
+    if target.exists():
+        return counts
+    source = pl.scan_parquet(folder / "comparisons.parquet").select(
+        "comparison_id", "prompt", "response_a", "response_b"
+    )
+    rows = source.select(pl.len()).collect().item()
+    blocks = [pl.DataFrame(schema=BATCH_COLUMNS)]
+    for start in range(0, rows, _ROWS):
+        parts = pieces(source.slice(start, _ROWS).collect())
+        embedded = embed(pl.concat([parts[name] for name in parts.columns[1:]]), store, model)
+        counts["texts_embedded"] += embedded.embedded
+        counts["texts_from_cache"] += embedded.cached
+        blocks.append(measure(parts, embedded))
+    partial = target.with_suffix(".partial")
+    pl.concat(blocks).write_parquet(partial)
+    partial.replace(target)
+    return counts
 
 
 def rules(limits: SimilarityLimits) -> dict[str, pl.Expr]:

@@ -18,6 +18,7 @@ from dpo_data.identity import text_hash
 from dpo_data.schema import MEASURES, DataError, check
 
 FILE = "measures.parquet"
+NOT_TEXT = "non_text_response"  # the attribute by which a reader says that a response was no JSON string
 _ROWS = 4096  # a block: about 10 MB of text
 _POOL_FROM = 40_000  # rows; below, starting processes costs more than it saves
 
@@ -32,11 +33,11 @@ _BY_USER = pl.col("prompt").list.eval(
 )
 
 
-def measure_batch(folder: Path, workers: int | None = None) -> None:
-    """Write `measures.parquet` (schema MEASURES) beside `comparisons.parquet`; nothing to do where it exists."""
+def measure_batch(folder: Path, workers: int | None = None) -> int:
+    """Write `measures.parquet` (schema MEASURES) beside `comparisons.parquet`; the rows measured, 0 where it exists."""
     target = folder / FILE
     if target.exists():
-        return
+        return 0
     source = folder / "comparisons.parquet"
     if not source.exists():
         raise DataError(f"{folder} holds no comparisons.parquet: expected a batch written by `dpo refresh`.")
@@ -52,6 +53,7 @@ def measure_batch(folder: Path, workers: int | None = None) -> None:
     partial = target.with_suffix(".partial")
     measured.write_parquet(partial, compression="zstd", statistics=False)
     partial.replace(target)
+    return rows
 
 
 def _measure_rows(source: Path, start: int) -> pl.DataFrame:
@@ -68,6 +70,7 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
         prompt=PROMPT_TEXT,
         prompt_chars=_CONTENTS.list.eval(pl.element().str.len_chars()).list.sum(),
         last=_BY_USER.list.last(),
+        response_not_text=pl.col("attributes").list.eval(pl.element().struct.field("key") == NOT_TEXT).list.any(),
         turns=_BY_USER.list.len(),
     )
     rows = len(texts)
@@ -83,6 +86,7 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
         "comparison_id",
         "turns",
         "prompt_chars",
+        "response_not_text",
         *(expression.alias(name) for name, expression in sides.items()),
         prompt_hash=_hashes(texts["whole"]),
         last_turn_hash=_hashes(texts["last"]),

