@@ -7,11 +7,24 @@ comparison can change twice (flipped and re-split), and then has two rows.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import ValidationError
 
+from dpo_data import curate, length_bias
+from dpo_data.identity import coin
+from dpo_data.schema import DataError
 from dpo_data.shards import KEPT
+
+# Settings that act when texts and votes are measured: deciding again cannot show what they would change.
+MEASURING = (
+    *("slices", "tokenizer", "embedding_model", "agreement.reliability", "cycles.exact_responses"),
+    *("duplicates.jaccard", "duplicates.part_jaccard", "prompts.jaccard", "prompts.cosine"),
+)
+_DECIDED = ("duplicate_of", "split", "weight", "reasons")
+SAMPLE = 20
 
 KINDS = ("entered", "left", "flipped", "re_split")
 
@@ -23,6 +36,70 @@ class Changes:
 
     rows: pl.DataFrame
     summary: dict[str, Any]
+
+
+def diff(store: Path, old: str, new: str = "current") -> dict[str, Any]:
+    """What changed from version `old` to version `new` (ids, prefixes or "current"), by source and slice.
+
+    The summary of `compare` with `old` and `new`, the ids, and `sample`, at most 20 changed rows a kind.
+    """
+    from dpo_data.versions import open_version  # publishing writes a summary, so versions reads this module
+
+    first, second = open_version(store, old), open_version(store, new)
+    after = second.ledger().collect()
+    slices = second.manifest["config"].get("slices", ())
+    found = compare(first.ledger().collect(), after, ("source", *(name for name in slices if name in after.columns)))
+    return {"old": first.id, "new": second.id, **found.summary, "sample": _sample(found.rows)}
+
+
+def what_if(store: Path, version: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Decide a published ledger again under other limits, given as dotted names of CurationConfig. Reads no text.
+
+    The summary of `compare` with `version`, `overrides`, `length_bias` (as it would be) and `length_bias_before`, and
+    `sample`, at most 20 changed rows a kind. Raises `DataError` for a name that does not exist, a value out of range,
+    and a setting that acts on measuring.
+    """
+    from dpo_data.versions import open_version
+
+    opened = open_version(store, version)
+    config = _overridden(opened.manifest["config"], overrides)
+    before = opened.ledger().collect()
+    after = curate.decide(before.drop(_DECIDED), config)
+    by = ("source", *(name for name in config.slices if name in after.columns))
+    found = compare(before, after, by)
+    bias = [length_bias.bias(ledger.filter(KEPT), by, weight="weight").to_dicts() for ledger in (before, after)]
+    return {
+        "version": opened.id,
+        "overrides": dict(overrides),
+        **found.summary,
+        "length_bias_before": bias[0],
+        "length_bias": bias[1],
+        "sample": _sample(found.rows),
+    }
+
+
+def _overridden(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> curate.CurationConfig:
+    for name in overrides:
+        if any(name == setting or name.startswith(f"{setting}.") for setting in MEASURING):
+            raise DataError(
+                f"{name} acts when texts and votes are measured, so deciding again cannot show its effect. "
+                "Change it in the recipe and refresh: the old version stays."
+            )
+    try:
+        return curate.CurationConfig.model_validate(merged(config, overrides))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise DataError(f"what-if: {problems}. Known names and their defaults: `dpo settings`.") from None
+
+
+def _sample(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """At most SAMPLE rows of each kind of change, chosen by the coin of their id."""
+    chosen = []
+    for kind in KINDS:
+        part = rows.filter(pl.col("change") == kind)
+        ids = sorted(part["comparison_id"], key=lambda name: coin(name, "example"))[:SAMPLE]
+        chosen += part.filter(pl.col("comparison_id").is_in(ids)).to_dicts()
+    return chosen
 
 
 def compare(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str] = ("source",)) -> Changes:
@@ -39,12 +116,16 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str] = ("sou
     rows = pl.concat([both.filter(rule).with_columns(change=pl.lit(kind)) for kind, rule in kinds.items()])
     rows = rows.with_columns(why=_why()).sort("change", "comparison_id")
     summary = {
-        "kept_before": int(both["kept_before"].sum()),
-        "kept_after": int(both["kept_after"].sum()),
         "comparisons_before": before.height,
-        "comparisons_after": after.height,
+        "comparisons": after.height,
+        "new_comparisons": both.filter(~pl.col("known_before")).height,
+        "gone_comparisons": both.filter(~pl.col("known_after")).height,
+        "kept_before": int(both["kept_before"].sum()),
+        "kept": int(both["kept_after"].sum()),
         **{kind: rows.filter(pl.col("change") == kind).height for kind in KINDS},
-        "why": _counted(rows, ["change", "why"]),
+        "why": _counted(rows.explode("why"), ["change", "why"]),
+        "entered_by_reason": _by_reason(rows, "entered", "reasons_before", "reasons_after"),
+        "left_by_reason": _by_reason(rows, "left", "reasons_after", "reasons_before"),
         "reasons": _reason_changes(both),
         "by": [entry for name in by for entry in _by(rows, before, after, name)],
     }
@@ -72,39 +153,49 @@ def _side_by_side(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
 
 
 def _why() -> pl.Expr:
-    """One plain phrase a change: what appeared, what vanished, or which fact moved."""
-    appeared = pl.col("reasons_after").list.set_difference("reasons_before").list.sort().list.join(", ")
-    vanished = pl.col("reasons_before").list.set_difference("reasons_after").list.sort().list.join(", ")
-    entered = (
-        pl.when(~pl.col("known_before"))
-        .then(pl.lit("new comparison"))
-        .when(vanished != "")
-        .then(pl.concat_str(pl.lit("no longer "), vanished))
-        .otherwise(pl.lit("a side is preferred now"))
-    )
-    left = (
-        pl.when(~pl.col("known_after"))
-        .then(pl.lit("comparison gone"))
-        .when(appeared != "")
-        .then(pl.concat_str(pl.lit("now "), appeared))
-        .otherwise(pl.lit("no side is preferred now"))
-    )
-    same_votes = (pl.col("votes_a_before") == pl.col("votes_a_after")) & (
-        pl.col("votes_b_before") == pl.col("votes_b_after")
-    )
-    flipped = pl.when(same_votes).then(pl.lit("reliability of the annotators")).otherwise(pl.lit("new votes"))
-    same_group = pl.col("prompt_group_before").eq_missing("prompt_group_after")
-    re_split = pl.when(same_group).then(pl.lit("other shares")).otherwise(pl.lit("prompt groups joined or parted"))
+    """Plain phrases: what appeared, what vanished, or which fact moved."""
+
+    def phrases(verb: str, here: str, there: str) -> pl.Expr:
+        named = pl.col(here).list.set_difference(there).list.sort()
+        return named.list.eval(pl.concat_str(pl.lit(f"{verb} "), pl.element()))
+
+    def one(phrase: str) -> pl.Expr:
+        return pl.lit([phrase], dtype=pl.List(pl.String))
+
+    def same(*names: str) -> pl.Expr:
+        return pl.all_horizontal(pl.col(f"{name}_before").eq_missing(pl.col(f"{name}_after")) for name in names)
+
+    appeared = phrases("now", "reasons_after", "reasons_before")
+    vanished = phrases("no longer", "reasons_before", "reasons_after")
     change = pl.col("change")
     return (
-        pl.when(change == "entered")
-        .then(entered)
+        pl.when((change == "entered") & ~pl.col("known_before"))
+        .then(one("new comparison"))
+        .when((change == "entered") & (vanished.list.len() > 0))
+        .then(vanished)
+        .when(change == "entered")
+        .then(one("a side is preferred now"))
+        .when((change == "left") & ~pl.col("known_after"))
+        .then(one("comparison gone"))
+        .when((change == "left") & (appeared.list.len() > 0))
+        .then(appeared)
         .when(change == "left")
-        .then(left)
+        .then(one("no side is preferred now"))
+        .when((change == "flipped") & same("votes_a", "votes_b"))
+        .then(one("reliability of the annotators"))
         .when(change == "flipped")
-        .then(flipped)
-        .otherwise(re_split)
+        .then(one("new votes"))
+        .when(same("prompt_group"))
+        .then(one("other shares"))
+        .otherwise(one("prompt groups joined or parted"))
     )
+
+
+def _by_reason(rows: pl.DataFrame, change: str, having: str, lacking: str) -> list[dict[str, Any]]:
+    """Rows of one change by the reasons that one side has and the other lacks; a row counts once for each."""
+    part = rows.filter(pl.col("change") == change)
+    named = part.select("comparison_id", reason=pl.col(having).list.set_difference(lacking)).explode("reason")
+    return _counted(named.drop_nulls("reason"), ["reason"])
 
 
 def _counted(rows: pl.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
@@ -133,10 +224,10 @@ def _by(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame, name: str
     value = pl.col(name).fill_null("not measured").alias("value")
     changed = rows.select("comparison_id", "change").join(values, on="comparison_id", how="left")
     table = changed.group_by(value).agg((pl.col("change") == kind).sum().alias(kind) for kind in KINDS)
-    for side, frame in (("kept_before", before), ("kept_after", after)):
+    for side, frame in (("kept_before", before), ("kept", after)):
         kept = frame.filter(KEPT).select("comparison_id").join(values, on="comparison_id", how="left")
         table = table.join(kept.group_by(value).agg(pl.len().alias(side)), on="value", how="full", coalesce=True)
-    filled = table.with_columns(pl.col(*KINDS, "kept_before", "kept_after").fill_null(0)).sort("value")
+    filled = table.with_columns(pl.col(*KINDS, "kept_before", "kept").fill_null(0)).sort("value")
     return [{"slice": name, **row} for row in filled.to_dicts()]
 
 

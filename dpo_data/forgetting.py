@@ -65,12 +65,29 @@ def read(store: Path) -> Forgotten:
     return Forgotten(frozenset(found["annotator"]), frozenset(found["comparison"]))
 
 
-def append(store: Path, kind: str, name: str) -> None:
-    """Add one line, flushed to the disk; a name that is there already is not added twice."""
+def forget(store: Path, *, annotator: str | None = None, comparison: str | None = None) -> list[str]:
+    """Take an annotator's votes or a comparison out of every future version; the versions that still hold them.
+
+    Raises `DataError` when the store has no such annotator or comparison, so that a slip of the pen is noticed.
+    """
+    from dpo_data import batches, versions  # both read this module
+
+    if (annotator is None) == (comparison is None):
+        raise DataError("Forget either an annotator (by name) or a comparison (by its whole id), one at a time.")
+    kind, name = ("annotator", annotator) if annotator is not None else ("comparison", comparison or "")
     known = read(store)
-    if name in (known.annotators if kind == "annotator" else known.comparisons):
-        return
-    with (store / NAME).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({kind: name}, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    if name not in (known.annotators if kind == "annotator" else known.comparisons):
+        column = "annotator" if kind == "annotator" else "comparison_id"
+        if batches.open_batches(store).votes().filter(pl.col(column) == name).head(1).collect().is_empty():
+            raise DataError(f"No vote of {store} has {kind} {name!r}, so nothing was forgotten. Check the spelling.")
+        with (store / NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({kind: name}, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    return [path.name for path in versions.list_versions(store) if _holds(path, kind, name)]
+
+
+def _holds(version: Path, kind: str, name: str) -> bool:
+    table, column = ("ledger", "comparison_id") if kind == "comparison" else ("annotators", "annotator")
+    rows = pl.scan_parquet(version / f"{table}.parquet").filter(pl.col(column) == name)
+    return not rows.head(1).collect().is_empty()

@@ -20,7 +20,18 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from dpo_data import __version__, batches, card, changes, durable, fingerprint, forgetting, gates, schema, shards
+from dpo_data import (
+    __version__,
+    batches,
+    card,
+    changes,
+    durable,
+    fingerprint,
+    gates,
+    limits,
+    schema,
+    shards,
+)
 from dpo_data.annotators import annotators
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
@@ -43,6 +54,7 @@ class Version:
         """What went in, under which limits, and every file with rows and sha256."""
         return durable.read_json(self.path / "manifest.json")
 
+    @property
     def stats(self) -> dict[str, Any]:
         """Every number the audit shows; `changes` is null in the first version of a store."""
         return read_stats(self.path)
@@ -114,32 +126,6 @@ def publish(
     return Version(version, folder / version, created)
 
 
-def forget(store: Path, *, annotator: str | None = None, comparison: str | None = None) -> list[str]:
-    """Take an annotator's votes or a comparison out of every future version; returns the versions that still hold them.
-
-    Raises `DataError` when the store has no such annotator or comparison, so that a slip of the pen is noticed.
-    """
-    if (annotator is None) == (comparison is None):
-        raise DataError("Forget either an annotator (by name) or a comparison (by its whole id), one at a time.")
-    kind, name = ("annotator", annotator) if annotator is not None else ("comparison", str(comparison))
-    opened = batches.open_batches(store)
-    column = "annotator" if kind == "annotator" else "comparison_id"
-    known = forgetting.read(store)
-    already = name in (known.annotators | known.comparisons)
-    if not already and opened.votes().filter(pl.col(column) == name).head(1).collect().is_empty():
-        raise DataError(f"No vote of {store} has {kind} {name!r}, so nothing was forgotten. Check the spelling.")
-    forgetting.append(store, kind, str(name))
-    return [path.name for path in list_versions(store) if _holds(path, kind, str(name))]
-
-
-def _holds(folder: Path, kind: str, name: str) -> bool:
-    if kind == "comparison":
-        table, column = pl.scan_parquet(folder / "ledger.parquet"), "comparison_id"
-    else:
-        table, column = pl.scan_parquet(folder / "annotators.parquet"), "annotator"
-    return not table.filter(pl.col(column) == name).head(1).collect().is_empty()
-
-
 def open_version(store: Path, version: str = "current") -> Version:
     """A version by id, by a prefix that only it has, or the current one. Raises `DataError`."""
     if version == "current":
@@ -189,6 +175,12 @@ def make_current(store: Path, version: str) -> Version:
     return found
 
 
+def set_champion(store: Path, run: str) -> None:
+    """Point the store at its champion run; the current version stays what it is."""
+    with _only_publisher(store / "versions"):
+        _point(store, champion=run)
+
+
 def verify(version: Version) -> list[str]:
     """Re-hash every file of the manifest; the names of those that changed or went, empty when all is as published."""
     bad = []
@@ -210,7 +202,14 @@ def _write(
     votes = opened.votes().collect()
     people = annotators(votes)
     shards.write_table(people, hidden / "annotators.parquet", settings)
-    numbers = stats(ledger, votes, annotators=people, rejects=opened.rejects().collect(), slices=slices)
+    numbers = stats(
+        ledger,
+        votes,
+        annotators=people,
+        rejects=opened.rejects().collect(),
+        slices=slices,
+        limits=limits.of(manifest["config"]),
+    )
     durable.write_json(hidden / "stats.json", numbers)
     shown = opened.comparisons().filter(pl.col("comparison_id").is_in(sorted(example_ids(numbers)))).collect()
     shards.write_table(shown.sort("comparison_id"), hidden / "examples.parquet", settings)
@@ -219,7 +218,7 @@ def _write(
     files.append(_sealed(hidden / "README.md", hidden))
     if before is not None:
         summary = changes.compare(before.ledger().collect(), ledger).summary
-        durable.write_json(hidden / "changes.json", {"before": before.id, **summary})
+        durable.write_json(hidden / "changes.json", {"old": before.id, **summary})
     durable.write_json(hidden / "manifest.json", {**manifest, "files": files})
     durable.sync_folder(hidden)
 

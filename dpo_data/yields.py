@@ -80,26 +80,32 @@ def _slices(frame: pl.DataFrame, measure: str, by: Sequence[str]) -> list[tuple[
 
 
 def borderline(ledger: pl.DataFrame, limits: Table) -> Table:
-    """For each limit the rows closest to it, on either side, among rows that no other reason drops."""
+    """For each limit (rows of `limits.of`) the rows closest to it, on either side, that no other reason drops.
+
+    Where a reason needs two limits to be broken, only rows that the other one does not save are listed.
+    """
     table: Table = []
     for limit in limits:
-        measure, bound = limit["measure"], limit["limit"]
-        if bound is None or measure not in ledger.columns:
+        measure, reason = limit["measure"], limit["reason"]
+        if measure not in ledger.columns:
             continue
-        others = pl.col("reasons").list.set_difference(pl.lit([limit["reason"]])).list.len() == 0
-        near = ledger.filter(others, pl.col(measure).is_not_null()).with_columns(
-            distance=(pl.col(measure) - bound).abs()
-        )
+        others = pl.col("reasons").list.set_difference(pl.lit([reason])).list.len() == 0
+        near = ledger.filter(others, pl.col(measure).is_not_null(), pl.col("preferred").is_not_null())
+        if limit["unless"]:
+            near = near.filter(~_stays(limit["unless"]))
+        near = near.with_columns(distance=(pl.col(measure) - limit["limit"]).abs())
         for side, part in (("kept", near.filter("kept")), ("dropped", near.filter(~pl.col("kept")))):
             closest = part.sort("distance", "comparison_id").head(NEAREST)
             rows = closest.select("comparison_id", value=pl.col(measure).cast(pl.Float64)).to_dicts()
-            table.append(
-                {
-                    **limit,
-                    "side": side,
-                    "of": part.height,
-                    "rows": rows,
-                    "examples": [row["comparison_id"] for row in rows],
-                }
-            )
+            ids = [row["comparison_id"] for row in rows]
+            table.append({**limit, "side": side, "of": part.height, "rows": rows, "examples": ids})
     return table
+
+
+def _stays(limit: dict[str, Any]) -> pl.Expr:
+    """True where this limit alone lets the row stay; not measured stays."""
+    value: pl.Expr = pl.col(limit["measure"])
+    bound = float(limit["limit"])
+    sides = {"at_least": value >= bound, "at_most": value <= bound, "below": value < bound}
+    stays: pl.Expr = sides[limit["stays"]].fill_null(True)
+    return stays
