@@ -65,9 +65,7 @@ class Columns(Settings):
     model: str | None = None
     model_first: str | None = None
     model_second: str | None = None
-    winner_values: Mapping[str, Side] = Field(
-        default_factory=dict
-    )  # the table's own words for first, second and tie, beside the usual ones
+    winner_values: Mapping[str, Side] = Field(default_factory=dict)  # the table's own words
     annotator_kind: str = "unknown"
     attributes: tuple[str, ...] = ()
 

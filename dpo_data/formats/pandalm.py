@@ -45,7 +45,7 @@ def parse(record: Record) -> Iterator[Item]:
         yield from _votes(record, {None: record.get("evaluation_result")}, "model")
 
 
-def _votes(record: Record, labels: Mapping[str | None, Any] | Mapping[str, Any], kind: str) -> Iterator[Item]:
+def _votes(record: Record, labels: Mapping[Any, Any], kind: str) -> Iterator[Item]:
     first, second = response_of(record, "response1"), response_of(record, "response2")
     model_1, _, model_2 = str(record.get("cmp_key", "")).partition("_")
     prompt = user(prompt_of(record))

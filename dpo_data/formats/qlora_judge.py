@@ -59,9 +59,7 @@ def _vote(
         raise UnreadableError(f"Question {number!r} has no text or no answer beside this file.")
     score = number_of(record.get("score"), "score")
     if score not in CHOICES:
-        raise UnreadableError(
-            f"The score is {score:g}: the judge's verdict could not be parsed; expected 1, 2 or 3 (tie)."
-        )
+        raise UnreadableError(f"The score is {score:g}, no readable verdict; expected 1, 2 or 3 (tie).")
     yield Judgement(
         user(str(questions[number]["text"])),
         sides[0][number],

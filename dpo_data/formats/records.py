@@ -145,6 +145,10 @@ def one(row: Row, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
     except UnreadableError as problem:
         yield Reject(str(problem), row.text, where)
         return
+    except (LookupError, TypeError, AttributeError, ValueError) as problem:
+        shape = f"{type(problem).__name__}: {problem}"
+        yield Reject(f"The record does not have the shape of this format ({shape}).", row.text, where)
+        return
     if silent:
         yield Reject("The record holds no preference: nothing in it compares or rates two responses.", row.text, where)
 
