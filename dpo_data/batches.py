@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from dpo_data import parts
+from dpo_data import forgetting, parts
 from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
 from dpo_data.formats.files import count
@@ -68,8 +68,10 @@ class Batches:
 
     @property
     def digest(self) -> str:
-        """Hex hash of what the batches hold, the same whatever order they were appended in."""
+        """Hex hash of what the batches hold, the same whatever order they were appended in; what the store forgot
+        counts."""
         contents = sorted(_manifest(self.store, batch)["digest"] for batch in self.ids)
+        contents.append(forgetting.read(self.store).digest)
         return blake2b("".join(contents).encode(), digest_size=16).hexdigest()
 
     def comparisons(self) -> pl.LazyFrame:
@@ -105,6 +107,7 @@ class Batches:
             pl.scan_parquet(self.store / "batches" / batch / f"{table}.parquet").with_columns(batch=pl.lit(batch))
             for batch in self.ids
         ]
+        frames = [forgetting.read(self.store).leave_out(frame) for frame in frames]
         return pl.concat(frames) if frames else empty(TABLES[table]).lazy().with_columns(batch=pl.lit(""))
 
 

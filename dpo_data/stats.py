@@ -136,7 +136,7 @@ def by_source(ledger: pl.DataFrame, votes: pl.DataFrame) -> Table:
     collapsed = collapse(votes)
     table = []
     for row in rows.sort("source", nulls_last=True).to_dicts():
-        own = collapsed.filter(pl.col("source") == row["source"])
+        own = collapsed.filter(pl.col("source").eq_missing(pl.lit(row["source"], pl.String)))
         sums = [pl.col("copies").filter(pl.col("choice") == side).sum().alias(side) for side in coefficients.CHOICES]
         counted = own.group_by("comparison_id").agg(sums).sort("comparison_id")
         counts = counted.select(coefficients.CHOICES).to_numpy().astype(np.int64)
