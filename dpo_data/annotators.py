@@ -26,7 +26,8 @@ class AnnotatorLimits(Settings):
 
     confidence_z: float = Field(2.5758, gt=0)
     """Flags ask for a 99 % interval: a table of hundreds of annotators would accuse dozens at 95 %. Inverted: the whole
-    interval below one half. Random: not above one half, and the whole of it below the mean accuracy of all votes."""
+    interval below one half. Random: not above one half, the whole of it below the mean accuracy
+    of all votes, and the accuracy itself nearer to one half than to that mean."""
 
 
 def annotators(
@@ -78,7 +79,8 @@ def _accuracy(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits) ->
     own = contribution(votes, found)
     whole = found.logit[votes.item]
     rest = whole - own
-    flips = (np.sign(np.round(whole, 6)) != np.sign(np.round(rest, 6))) & (own != 0)
+    rest[np.abs(rest) < 1e-4] = 0  # nobody else voted: what is left is rounding
+    flips = (np.sign(np.round(whole, 6)) != np.sign(rest)) & (own != 0)
     surplus = np.abs(np.tanh(rest / 2)) * (votes.direction != 0)
     weight = surplus * votes.repeats
 
@@ -96,7 +98,8 @@ def _accuracy(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits) ->
         )
     judged = n > 0
     typical = float(np.average(accuracy[judged], weights=n[judged])) if judged.any() else 1.0
-    flag = np.where((sure_low <= 0.5) & (sure_high < typical), "random", "")
+    chance = (sure_low <= 0.5) & (sure_high < typical) & (accuracy < (0.5 + typical) / 2)
+    flag = np.where(chance, "random", "")
     flag = np.where(sure_high < 0.5, "inverted", flag)
     columns = {"judged": n, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
     return {

@@ -86,10 +86,11 @@ def decided_agreement(counts: Counts) -> float:
     return raw_agreement(np.asarray(counts)[:, [0, -1]])
 
 
-def gwet_ac1(counts: Counts) -> float:
+def gwet_ac1(counts: Counts, symmetric: bool = True) -> float:
     """Gwet's AC1 (BJMSP 61, 2008): stable where one choice dominates and alpha collapses.
 
-    P_a over items with two votes or more; P_e = sum_k p_k (1 - p_k) / (K - 1), p_k the mean share over all items.
+    P_a over items with two votes or more; P_e = sum_k p_k (1 - p_k) / (K - 1), p_k the mean share over all items (in
+    both side orders where `symmetric`).
     """
     table = np.asarray(counts, np.float64)
     n = table.sum(axis=1)
@@ -100,6 +101,7 @@ def gwet_ac1(counts: Counts) -> float:
     several, m = table[rated], n[rated]
     observed = ((several * (several - 1)).sum(axis=1) / (m * (m - 1))).mean()
     share = (table / n[:, None]).mean(axis=0)
+    share = (share + share[::-1]) / 2 if symmetric else share
     chance = (share * (1 - share)).sum() / (table.shape[1] - 1)
     return float((observed - chance) / (1 - chance))
 
@@ -118,7 +120,7 @@ def cohen_kappa(
     return (float(np.trace(share)) - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
-def pairwise_kappa(votes: pl.DataFrame, item: str = "comparison_id", least: int = 2) -> pl.DataFrame:
+def pairwise_kappa(votes: pl.DataFrame, item: str = "comparison_id", least: int = 10) -> pl.DataFrame:
     """Cohen's kappa of every two named annotators with `least` or more common items.
 
     Columns annotator_1, annotator_2, n, agreement, kappa (side-symmetric), kappa_as_stored. A repeated vote of one

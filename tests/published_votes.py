@@ -137,18 +137,29 @@ SETS: dict[str, Callable[[Path], Iterable[Judged]]] = {
 }
 
 
+def _sides(row: Judged, as_stored: bool = False) -> tuple[dict[str | None, str | None], str, str, str]:
+    """What the file's sides are called in the store, and the hashes of prompt, first and second response."""
+    prompt, first, second = (text_hash(canonical(text)) for text in (row.prompt, row.first, row.second))
+    turned = first > second and not as_stored
+    sides: dict[str | None, str | None] = {"first": "b" if turned else "a", "second": "a" if turned else "b"}
+    return sides | {"tie": "tie", None: None}, prompt, first, second
+
+
+def golds(data: Path) -> pl.DataFrame:
+    """UKPConvArg1's gold labels by record: comparison_id (the origin of the votes) and gold (a, b, tie or null)."""
+    found = {row.origin: _sides(row)[0][row.gold] for row in ukpconvarg1(data)}
+    return pl.DataFrame({"comparison_id": list(found), "gold": list(found.values())})
+
+
 def tables(data: Path, name: str, as_stored: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Votes (schema.VOTES) and one row per comparison: hashes, lengths, texts, and the gold side where there is one.
+    """Votes (schema.VOTES) and one row per comparison with its texts, hashes and lengths.
 
     `as_stored` keeps the file's own first side as a in the votes, which the store never does.
     """
     votes, texts = [], {}
     for row in SETS[name](data):
-        prompt, first, second = (text_hash(canonical(text)) for text in (row.prompt, row.first, row.second))
+        sides, prompt, first, second = _sides(row, as_stored)
         key = comparison_hash(prompt, first, second)
-        sides = {"first": "a", "second": "b", "tie": "tie", None: None}
-        if first > second and not as_stored:
-            sides |= {"first": "b", "second": "a"}
         votes.append(
             {
                 "comparison_id": key,
@@ -170,8 +181,7 @@ def tables(data: Path, name: str, as_stored: bool = False) -> tuple[pl.DataFrame
                 "hash_b": max(first, second),
                 "response_a": a,
                 "response_b": b,
-                "gold": sides[row.gold],
             }
-    ledger = pl.DataFrame(list(texts.values()), infer_schema_length=None).sort("comparison_id")
+    ledger = pl.DataFrame(list(texts.values())).sort("comparison_id")
     lengths = [pl.col(f"response_{side}").str.len_chars().alias(f"chars_{side}") for side in "ab"]
     return pl.DataFrame(votes, schema=VOTES), ledger.with_columns(lengths)

@@ -90,7 +90,7 @@ def test_counts_are_by_comparison_or_by_record() -> None:
 def test_pairwise_kappa_lists_every_two_annotators_once() -> None:
     frame = votes([(str(i), who, c) for who, row in {"p": "aabb", "q": "aaab"}.items() for i, c in enumerate(row)])
     frame = pl.concat([frame, votes([("0", "r", "a")])])
-    table = co.pairwise_kappa(frame)
+    table = co.pairwise_kappa(frame, least=2)
     assert table.rows() == [("p", "q", 4, 0.75, pytest.approx(0.5), pytest.approx(0.5))]
 
 
