@@ -30,7 +30,7 @@ class NcaPair(ReferenceLoss):
 
 
 class BcoPair(ReferenceLoss):
-    """−log σ(βc − δ) − log σ(−(βr − δ)) (BCO, Jung et al. 2024, arXiv:2404.04656, Eq. 8).
+    """−log σ(βc − δ) − log σ(−(βr − δ)) (BCO, Jung et al. 2024, arXiv:2404.04656).
 
     `delta: zero` is TRL's δ = 0. The paper's δ is the mean reward of all responses; with `running_mean` the caller
     keeps it (`RunningMean`, over the rewards of both sides) and hands it in as `PairLogprobs.delta`.

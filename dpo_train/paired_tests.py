@@ -1,6 +1,6 @@
 """Better, or at least not worse: tests of two runs on the same pairs, clustered by prompt, and their words.
 
-One question, one bound: the challenger's score minus the champion's must lie surely above a limit, 0 for superiority,
+One question, one bound: the challenger's score minus the champion's must lie above a limit, 0 for superiority,
 minus the allowed loss for non-inferiority. Too few prompts: "not tested", which is not a pass. Differences of hits get
 an adjustment, because a slice without one discordant pair would otherwise look like certainty.
 """
@@ -139,12 +139,12 @@ def _say(test: PairedTest, asked: Question) -> str:
     scores = f"challenger {_score(test.challenger, test.metric)}, champion {_score(test.champion, test.metric)}"
     goal = "0" if test.limit == 0 else f"the {amount(test.limit, test.metric, signed=True)} allowed"
     finding = {
-        "passed": f"surely above {goal}",
-        "failed": f"surely below {goal}",
-        "undecided": f"not surely on either side of {goal}; this test finds {amount(test.detectable, test.metric)}",
+        "passed": f"the lower bound is above {goal}",
+        "failed": f"the upper bound is below {goal}",
+        "undecided": f"{goal} lies between; this test would find {amount(test.detectable, test.metric)}",
     }[test.verdict]
     bounds = " to ".join(amount(bound, test.metric, signed=True) for bound in (test.low, test.high))
-    change = f"{amount(test.difference, test.metric, signed=True)}, {asked.confidence:.0%} bounds {bounds}"
+    change = f"{amount(test.difference, test.metric, signed=True)}, one-sided {asked.confidence:.0%} bounds {bounds}"
     return f"{where}: {scores} ({test.pairs} pairs, {test.prompts} prompts); {change}: {finding}."
 
 

@@ -334,6 +334,30 @@ def test_window_gradients_equal_backward_over_the_whole_window(loss: PairLoss, l
     )
 
 
+@pytest.mark.parametrize("loss", [Aot(), AotUnpaired(), Sft(average="token"), Sigmoid()])
+def test_two_passes_over_uneven_micro_batches_give_the_gradient_of_the_whole_window(loss: PairLoss) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(5, 2, 3, generator=generator, dtype=torch.float64)  # five pairs, two responses, three features
+    parameters = torch.randn(3, generator=generator, dtype=torch.float64, requires_grad=True)
+    reference = -torch.rand(2, 5, generator=generator, dtype=torch.float64)
+    tokens = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+
+    def sums(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = torch.nn.functional.logsigmoid(inputs[rows] @ parameters)
+        return scores[:, 0], scores[:, 1]
+
+    whole = loss(PairLogprobs(*sums(slice(5)), *reference, *tokens)).mean()
+    (expected,) = torch.autograd.grad(whole, parameters)
+
+    parts = [slice(0, 4), slice(4, 5)]
+    with torch.no_grad():
+        gathered = [torch.cat(side) for side in zip(*(sums(part) for part in parts), strict=True)]
+    _, gradients = window_gradients(loss, PairLogprobs(*gathered, *reference, *tokens))
+    for part in parts:
+        torch.autograd.backward(sums(part), [gradients["chosen"][part] / 5, gradients["rejected"][part] / 5])
+    torch.testing.assert_close(parameters.grad, expected)
+
+
 def test_sft_by_pair_counts_pairs_and_by_token_counts_tokens() -> None:
     logps = pairs([-2.0, -12.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1, 3])
     assert Sft()(logps).tolist() == [2, 4]
