@@ -88,7 +88,7 @@ class PairLoss(BaseModel):
         return ()
 
     def __call__(self, logps: PairLogprobs) -> Tensor:
-        """The loss of each pair, shape (pairs,)."""
+        """The loss of each pair, shape (pairs,); pair weights are the caller's to multiply in."""
         raise NotImplementedError
 
     def rewards(self, logps: PairLogprobs) -> tuple[Tensor, Tensor]:

@@ -271,6 +271,16 @@ def test_the_decision_is_plain_json_that_reads_back(tmp_path: Path) -> None:
     assert len(found.challenger.pair_log_sha256) == 64
 
 
+def test_any_axis_of_the_slice_report_can_be_protected(tmp_path: Path) -> None:
+    tokens = [(80, 10)] * 200 + [(10, 80)] * 200
+    champion, challenger = margins(100, 100) + margins(160, 40), margins(200, 0) + margins(120, 80)
+    found = judge(tmp_path, champion, challenger, tokens=tokens, protected=("length gap", "source"))
+    verdicts = {(test.axis, test.slice): test.verdict for test in found.tests[1:]}
+    # All pairs have one source, which the test over all pairs covers.
+    assert verdicts == {("length gap", "shorter by 50+"): "failed", ("length gap", "longer by 50+"): "passed"}
+    assert found.decision == "reject"
+
+
 def test_a_protected_axis_that_does_not_exist_is_named_with_those_that_do(tmp_path: Path) -> None:
     source = ["one", "two"] * 100
     with pytest.raises(TrainError, match=r"'flavour'.*source"):
