@@ -41,15 +41,17 @@ def measure(ledger: pl.DataFrame, limits: CycleLimits | None = None) -> pl.DataF
     fresh = ledger.drop("in_cycle", "cycle_edge", strict=False).with_row_index("row")
     edges = _edges(fresh)
     on_circle, removed = np.zeros(ledger.height, bool), np.zeros(ledger.height, bool)
-    if edges.height:
-        component = _components(edges)
-        circular = edges.filter(pl.Series(component >= 0)).with_columns(
-            pl.Series("component", component[component >= 0])
-        )
-        on_circle[circular["row"].to_numpy()] = True
-        for _, part in circular.sort("component", "winner", "loser").group_by("component", maintain_order=True):
-            back = _feedback(part["winner"].to_numpy(), part["loser"].to_numpy(), part["weight"].to_numpy(), limits)
-            removed[part["row"].to_numpy()[back]] = True
+    component = _components(edges)
+    circular = edges.with_columns(pl.Series("component", component)).filter(pl.col("component") >= 0)
+    circular = circular.sort("component", "winner", "loser")
+    row, label, winner, loser, weight = (
+        circular[name].to_numpy() for name in ("row", "component", "winner", "loser", "weight")
+    )
+    on_circle[row] = True
+    starts = np.flatnonzero(np.diff(label, prepend=-1))
+    for start, end in zip(starts, np.append(starts, len(row))[1:], strict=True):
+        part = slice(start, end)
+        removed[row[part]] = _feedback(winner[part], loser[part], weight[part], limits)
     known = pl.col("preferred").is_not_null()
     return fresh.drop("row").with_columns(
         pl.when(known).then(pl.Series("in_cycle", on_circle)).alias("in_cycle"),
@@ -115,6 +117,8 @@ def _responses(edges: pl.DataFrame) -> int:
 
 def _components(edges: pl.DataFrame) -> Ints:
     """The strongly connected component of each edge, -1 for edges between components."""
+    if not edges.height:
+        return np.empty(0, np.int64)
     winner, loser, nodes = edges["winner"].to_numpy(), edges["loser"].to_numpy(), _responses(edges)
     graph = sparse.csr_array((np.ones(len(winner), np.int8), (winner, loser)), shape=(nodes, nodes))
     label = csgraph.connected_components(graph, directed=True, connection="strong")[1].astype(np.int64)
