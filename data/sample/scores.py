@@ -16,7 +16,7 @@ def thumbs(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """KTO rows: most thumbs stand alone, some prompts have one up and one down."""
     rows: list[Row] = []
     truth.plants["lone_thumbs"] = 0
-    for number in range(270):
+    for number in range(380):
         draft = deck.draft(PLAIN)
         prompt = draft.prompt[0]["content"]
         up = {"prompt": prompt, "completion": draft.better, "label": True}
@@ -35,7 +35,7 @@ def thumbs(deck: Deck, truth: Truth, rng: Random) -> bytes:
 def rated(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """UltraFeedback's shape: ratings as text, some "N/A"; `overall_score` misleads, as it does in the published set."""
     records = []
-    for number in range(34):
+    for number in range(28):
         question = deck.question(PLAIN)
         equal = number % 8 == 0
         unrated = number == 20
