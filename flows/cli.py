@@ -36,11 +36,12 @@ RECIPE = Path("data/sample/recipe.yaml")
 @app.command()
 def formats(as_json: Json = False) -> None:
     """The raw formats that can be read, and what each looks like."""
+    from inspect import getmodule as inspect_module
+
     from dpo_data.formats import READERS
 
-    known = {
-        name: (module.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ") for name, module in READERS.items()
-    }
+    modules = {name: inspect_module(reader.detect) for name, reader in READERS.items()}
+    known = {name: (module.__doc__ or "").splitlines()[0] if module else "" for name, module in modules.items()}
     answer(known, as_json, columns([("format", "what it is"), *known.items()]))
 
 

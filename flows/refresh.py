@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dpo_data import batches, curate, versions
-from dpo_data.formats import files
+from dpo_data.formats import paths
 from flows.recipe import Recipe, Source
 from flows.steps import Step, announce, plain, record_table
 
@@ -48,7 +48,7 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
 
 def ingest(store: Path, source: Source) -> dict[str, Any]:
     """Append those of the source's files that were not ingested before; its summary as plain counts."""
-    found = files.find(source.path)
+    found = paths.find(source.path, store / "cache" / "remote", source.format)
     return asdict(batches.append(store, found, source.name, source.format, source.annotator_kind))
 
 
