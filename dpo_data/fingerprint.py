@@ -8,8 +8,9 @@ from hashlib import blake2b, sha256
 
 import polars as pl
 
-from dpo_data import schema
+from dpo_data import embeddings, schema, tokens
 from dpo_data.batches import Batches
+from dpo_data.curate import CurationConfig
 
 
 def inputs(opened: Batches) -> str:
@@ -22,6 +23,16 @@ def inputs(opened: Batches) -> str:
     unread = opened.rejects().select("reason", "record", "source")
     digests = [rows(table.collect()) for table in (votes, thumbs, unread)]
     return sha256(" ".join(digests).encode()).hexdigest()
+
+
+def models(config: CurationConfig) -> dict[str, str]:
+    """Name and fingerprint of the models behind the measures; what is switched off has no entry."""
+    found = {}
+    if config.tokenizer is not None:
+        found["tokenizer"] = f"{config.tokenizer} {tokens.fingerprint(config.tokenizer)}"
+    if config.embedding_model is not None:
+        found["embedding"] = f"{config.embedding_model} {embeddings.fingerprint(config.embedding_model)}"
+    return found
 
 
 def decisions(ledger: pl.DataFrame) -> str:

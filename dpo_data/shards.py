@@ -17,6 +17,7 @@ from pydantic import Field
 from dpo_data import schema
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
+from dpo_data.unpaired import unpair
 
 SPLITS = ("train", "validation", "test")
 
@@ -57,11 +58,6 @@ class ShardSettings(Settings):
     """Write the KTO shards too; they hold every kept response once more."""
 
 
-def write_ledger(ledger: pl.DataFrame, folder: Path, settings: ShardSettings) -> None:
-    """Write ledger.parquet: every comparison, sorted by id."""
-    write_table(ledger.sort("comparison_id"), folder / "ledger.parquet", settings)
-
-
 def write_table(frame: pl.DataFrame, path: Path, settings: ShardSettings) -> None:
     """Write one table in plain types, in row groups wide enough for scans of single columns."""
     pq.write_table(
@@ -70,14 +66,23 @@ def write_table(frame: pl.DataFrame, path: Path, settings: ShardSettings) -> Non
 
 
 def write_pairs(
-    ledger: pl.DataFrame, comparisons: pl.LazyFrame, folder: Path, slices: tuple[str, ...], settings: ShardSettings
-) -> dict[str, int]:
-    """Write pairs/ and unpaired/ for the kept rows of `ledger`; return the rows per split.
+    ledger: pl.DataFrame,
+    comparisons: pl.LazyFrame,
+    folder: Path,
+    slices: tuple[str, ...],
+    settings: ShardSettings,
+    thumbs: pl.DataFrame | None = None,
+) -> None:
+    """Write pairs/ and unpaired/ for the kept rows of `ledger`; rows of `thumbs` follow the pairs' in unpaired/.
 
-    `comparisons` has the columns of `schema.COMPARISONS`. Raises `DataError` when a kept row has no text there.
+    `comparisons` has the columns of `schema.COMPARISONS`, `thumbs` those of `schema.UNPAIRED`. Raises `DataError`
+    when a kept row has no text there.
     """
     rows = ledger.filter(KEPT).sort("comparison_id")
-    counts = {split: rows.filter(pl.col("split") == split).height for split in SPLITS}
+    thumbs = schema.empty(schema.UNPAIRED) if thumbs is None else thumbs
+    counts, lone = (
+        {split: table.filter(pl.col("split") == split).height for split in SPLITS} for table in (rows, thumbs)
+    )
     unknown = rows.filter(~pl.col("split").is_in(SPLITS) | pl.col("split").is_null())
     if unknown.height:
         raise DataError(
@@ -86,7 +91,7 @@ def write_pairs(
         )
     pairs = {split: ShardWriter(folder / "pairs", split, n, settings) for split, n in counts.items()}
     halves = {
-        split: ShardWriter(folder / "unpaired", split, 2 * n, settings)
+        split: ShardWriter(folder / "unpaired", split, 2 * n + lone[split], settings)
         for split, n in counts.items()
         if settings.unpaired
     }
@@ -96,9 +101,10 @@ def write_pairs(
             pairs[split].add(part)
             if halves:
                 halves[split].add(unpair(part))
+    for split, writer in halves.items():
+        writer.add(thumbs.filter(pl.col("split") == split))
     for writer in (*pairs.values(), *halves.values()):
         writer.close()
-    return counts
 
 
 def pair_columns(rows: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
@@ -140,23 +146,6 @@ def pair_columns(rows: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
         "in_cycle",
         *slices,
     )
-
-
-def unpair(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Each pair as two rows, chosen first, for losses that need no pairs (Ethayarajh et al. 2024, KTO)."""
-    sides = [
-        pairs.select(
-            pl.concat_str("pair_id", pl.lit(f"-{side}")).alias("row_id"),
-            "prompt",
-            pl.col(side).alias("completion"),
-            pl.lit(side == "chosen").alias("label"),
-            "weight",
-            "source",
-            "split",
-        )
-        for side in ("chosen", "rejected")
-    ]
-    return schema.check(pl.concat(sides).sort("row_id"), schema.UNPAIRED, "unpaired rows")
 
 
 class ShardWriter:

@@ -31,13 +31,14 @@ def stats(
     *,
     annotators: pl.DataFrame | None = None,
     rejects: pl.DataFrame | None = None,
+    thumbs: dict[str, int] | None = None,
     slices: Sequence[str] = (),
     limits: Table | None = None,
 ) -> dict[str, Any]:
     """Every number of the audit as plain JSON values.
 
     `ledger` is decided (schema.LEDGER and the slice columns), `votes` have the columns of schema.VOTES, `annotators`
-    is `annotators.annotators(votes)`, `limits` rows of measure, limit, stays ("at_least" or "at_most"), reason.
+    is `annotators.annotators(votes)`, `thumbs` what became of lone thumbs (`unpaired.lone`), `limits` is `limits.of`.
     """
     ledger = ledger.sort("comparison_id").with_columns(kept=KEPT)
     by = [name for name in ("source", "language", *slices) if name in ledger.columns]
@@ -62,6 +63,7 @@ def stats(
         "borderline": yields.borderline(ledger, limits or []),
         "limits": limits or [],
         "rejects": _rejects(rejects),
+        "lone_thumbs": thumbs or {"thumbs": 0},
     }
     plain: dict[str, Any] = _plain(numbers)
     return plain

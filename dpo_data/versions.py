@@ -10,7 +10,7 @@ on the store's history, and therefore the one file the manifest does not list.
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -31,10 +31,11 @@ from dpo_data import (
     limits,
     schema,
     shards,
+    unpaired,
 )
 from dpo_data.annotators import annotators
+from dpo_data.curate import CurationConfig
 from dpo_data.schema import DataError
-from dpo_data.settings import Settings
 from dpo_data.shards import KEPT, ShardSettings
 from dpo_data.stats import example_ids, stats
 
@@ -83,16 +84,14 @@ def read_stats(folder: Path) -> dict[str, Any]:
 def publish(
     store: Path,
     ledger: pl.DataFrame,
-    config: Settings,
+    config: CurationConfig,
     *,
     shard_settings: ShardSettings | None = None,
     publish_gates: gates.PublishGates | None = None,
-    models: Mapping[str, str] | None = None,
 ) -> Version:
-    """Write the decided `ledger` as a version and make it current.
+    """Write the ledger that `curate.decide(…, config)` gave as a version, and make it current.
 
-    `models` names the fingerprints behind the measures (tokenizer, embedding); they are part of the id. Raises
-    `DataError`, and changes nothing, when no row is kept, no kept row is in train, or a gate refuses.
+    Raises `DataError`, and changes nothing, when no row is kept, no kept row is in train, or a gate refuses.
     """
     ledger = schema.check(ledger, schema.LEDGER, "ledger").sort("comparison_id")
     shard_settings = shard_settings or ShardSettings()
@@ -101,7 +100,7 @@ def publish(
         "inputs": fingerprint.inputs(opened),
         "config": config.model_dump(mode="json"),
         "shards": shard_settings.model_dump(mode="json"),
-        "models": dict(sorted((models or {}).items())),
+        "models": fingerprint.models(config),
         "code": {"dpo_data": __version__},
         "decisions": fingerprint.decisions(ledger),
     }
@@ -119,7 +118,10 @@ def publish(
             hidden = folder / f"{_LEFTOVER}{version}"
             hidden.mkdir()
             manifest = {"version": version, **identity, "batches": _sources(opened)}
-            _write(hidden, ledger, opened, manifest, before)
+            _write(hidden, ledger, opened, config, shard_settings, manifest)
+            _compare(hidden, ledger, before)
+            durable.write_json(hidden / "manifest.json", manifest)
+            durable.sync_folder(hidden)
             hidden.replace(folder / version)
             durable.sync_folder(folder)
         _point(store, version=version)
@@ -192,13 +194,17 @@ def verify(version: Version) -> list[str]:
 
 
 def _write(
-    hidden: Path, ledger: pl.DataFrame, opened: batches.Batches, manifest: dict[str, Any], before: Version | None
+    hidden: Path,
+    ledger: pl.DataFrame,
+    opened: batches.Batches,
+    config: CurationConfig,
+    settings: ShardSettings,
+    manifest: dict[str, Any],
 ) -> None:
-    """Fill the hidden folder; the manifest comes last."""
-    slices = tuple(manifest["config"].get("slices", ()))
-    settings = ShardSettings.model_validate(manifest["shards"])
-    shards.write_ledger(ledger, hidden, settings)
-    shards.write_pairs(ledger, opened.comparisons(), hidden, slices, settings)
+    """Fill the hidden folder, and list its files in the manifest."""
+    lone, fates = unpaired.lone(opened.thumbs().collect(), ledger, config.splits)
+    shards.write_table(ledger, hidden / "ledger.parquet", settings)
+    shards.write_pairs(ledger, opened.comparisons(), hidden, config.slices, settings, lone)
     votes = opened.votes().collect()
     people = annotators(votes)
     shards.write_table(people, hidden / "annotators.parquet", settings)
@@ -207,7 +213,8 @@ def _write(
         votes,
         annotators=people,
         rejects=opened.rejects().collect(),
-        slices=slices,
+        thumbs=fates,
+        slices=config.slices,
         limits=limits.of(manifest["config"]),
     )
     durable.write_json(hidden / "stats.json", numbers)
@@ -215,12 +222,13 @@ def _write(
     shards.write_table(shown.sort("comparison_id"), hidden / "examples.parquet", settings)
     files = [_sealed(path, hidden) for path in sorted(hidden.rglob("*")) if path.is_file()]
     (hidden / "README.md").write_text(card.dataset_card(manifest, numbers, files), encoding="utf-8")
-    files.append(_sealed(hidden / "README.md", hidden))
+    manifest["files"] = [*files, _sealed(hidden / "README.md", hidden)]
+
+
+def _compare(hidden: Path, ledger: pl.DataFrame, before: Version | None) -> None:
     if before is not None:
         summary = changes.compare(before.ledger().collect(), ledger).summary
         durable.write_json(hidden / "changes.json", {"old": before.id, **summary})
-    durable.write_json(hidden / "manifest.json", {**manifest, "files": files})
-    durable.sync_folder(hidden)
 
 
 def _sources(opened: batches.Batches) -> list[dict[str, Any]]:

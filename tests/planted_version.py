@@ -9,15 +9,13 @@ from typing import Any
 import polars as pl
 
 from dpo_data import schema
+from dpo_data.curate import CurationConfig
 from dpo_data.identity import canonical, coin, comparison_hash, prompt_hash, text_hash
-from dpo_data.settings import Settings
 
 
-class PlantedConfig(Settings):
-    """Stands for the curation settings where a test needs only a name and the slices."""
-
-    slices: tuple[str, ...] = ("category",)
-    min_agreement: float = 0.6
+def config(**changes: Any) -> CurationConfig:
+    """Settings without models, with `category` as a slice; a planted ledger is decided already."""
+    return CurationConfig(tokenizer=None, embedding_model=None, slices=("category",)).model_copy(update=changes)
 
 
 @dataclass

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_version import Planted, PlantedConfig, ledger_of, many, plant_store
+from planted_version import Planted, config, ledger_of, many, plant_store
 
 from dpo_data import changes, curate, versions
 from dpo_data.schema import DataError
@@ -99,9 +99,9 @@ def test_a_ledger_against_itself_has_no_changes() -> None:
 def test_diff_opens_versions_by_prefix_and_names_both(tmp_path: Path) -> None:
     rows = many(20)
     store = plant_store(tmp_path, rows)
-    first = versions.publish(store, ledger_of(rows), PlantedConfig())
+    first = versions.publish(store, ledger_of(rows), config())
     rows[0].reasons = ("tie",)
-    second = versions.publish(store, ledger_of(rows), PlantedConfig())
+    second = versions.publish(store, ledger_of(rows), config())
     found = changes.diff(store, first.id[:8])
     assert (found["old"], found["new"]) == (first.id, second.id)
     assert why(found["sample"]) == {rows[0].id: ("left", "now tie")}

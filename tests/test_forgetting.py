@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from planted_version import PlantedConfig, ledger_of, many, plant_store
+from planted_version import config, ledger_of, many, plant_store
 
 from dpo_data import batches, curate, forgetting, versions
 from dpo_data.schema import DataError
@@ -76,4 +76,4 @@ def test_a_misspelt_name_is_refused_and_a_broken_line_stops_all_reading(tmp_path
     assert not (store / "forgotten.jsonl").exists()
     (store / "forgotten.jsonl").write_text('{"annotator": "ann-1"}\n{"anotator": "ann-2"}\n')
     with pytest.raises(DataError, match=r"forgotten\.jsonl:2"):
-        versions.publish(store, ledger_of(rows), PlantedConfig())
+        versions.publish(store, ledger_of(rows), config())

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from planted_version import Planted, PlantedConfig, ledger_of, many, plant_store
+from planted_version import Planted, config, ledger_of, many, plant_store
 
 from dpo_data import schema, versions
+from dpo_data.agreement import AgreementLimits
 from dpo_data.gates import PublishGates
 from dpo_data.schema import DataError
 from dpo_data.shards import SLICE_COLUMNS, ShardSettings
 
-CONFIG = PlantedConfig()
+CONFIG = config()
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -82,8 +83,9 @@ def test_another_limit_or_another_decision_is_another_version(tmp_path: Path) ->
     rows = many(20)
     store = plant_store(tmp_path, rows)
     ids = {versions.publish(store, ledger_of(rows), CONFIG).id}
-    ids.add(versions.publish(store, ledger_of(rows), PlantedConfig(min_agreement=0.7)).id)
-    ids.add(versions.publish(store, ledger_of(rows), CONFIG, models={"tokenizer": "abc"}).id)
+    ids.add(versions.publish(store, ledger_of(rows), config(agreement=AgreementLimits(min_agreement=0.7))).id)
+    cut = ShardSettings(rows_per_shard=7)
+    ids.add(versions.publish(store, ledger_of(rows), CONFIG, shard_settings=cut).id)
     rows[0].reasons = ("tie",)
     ids.add(versions.publish(store, ledger_of(rows), CONFIG).id)
     assert len(ids) == 4
@@ -106,7 +108,7 @@ def test_the_pointer_moves_keeps_the_champion_and_can_be_set_back(tmp_path: Path
     store = plant_store(tmp_path, rows)
     first = versions.publish(store, ledger_of(rows), CONFIG)
     (store / "current.json").write_text(f'{{"champion": "run-1", "version": "{first.id}"}}')
-    second = versions.publish(store, ledger_of(rows), PlantedConfig(min_agreement=0.9))
+    second = versions.publish(store, ledger_of(rows), config(agreement=AgreementLimits(min_agreement=0.9)))
     assert versions.read_pointer(store) == {"champion": "run-1", "version": second.id}
     versions.make_current(store, first.id)
     assert versions.read_pointer(store) == {"champion": "run-1", "version": first.id}
@@ -167,8 +169,9 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    from planted_version import PlantedConfig, ledger_of, many
+    from planted_version import config, ledger_of, many
     from dpo_data import versions
+    from dpo_data.agreement import AgreementLimits
     target, count = {target!r}, {count}
     module = versions.shards if hasattr(versions.shards, target) else versions
     original = getattr(module, target)
@@ -180,7 +183,7 @@ KILLED = """
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
     setattr(module, target, dies)
-    versions.publish(Path({store!r}), ledger_of(many(40)), PlantedConfig(min_agreement=0.9))
+    versions.publish(Path({store!r}), ledger_of(many(40)), config(agreement=AgreementLimits(min_agreement=0.9)))
 """
 
 
@@ -200,11 +203,11 @@ def test_kill_9_leaves_no_half_version_and_the_next_publish_sweeps(tmp_path: Pat
     assert died.returncode == -signal.SIGKILL
     assert versions.open_version(store).id == old.id and digests(old.path) == before
     assert all(versions.verify(versions.open_version(store, path.name)) == [] for path in versions.list_versions(store))
-    new = versions.publish(store, ledger_of(rows), PlantedConfig(min_agreement=0.9))
+    new = versions.publish(store, ledger_of(rows), config(agreement=AgreementLimits(min_agreement=0.9)))
     assert new.created == (target != "_point")
     assert versions.open_version(store).id == new.id
     undisturbed = plant_store(tmp_path / "undisturbed", rows)
     versions.publish(undisturbed, ledger_of(rows), CONFIG)
-    same = versions.publish(undisturbed, ledger_of(rows), PlantedConfig(min_agreement=0.9))
+    same = versions.publish(undisturbed, ledger_of(rows), config(agreement=AgreementLimits(min_agreement=0.9)))
     assert digests(same.path) == digests(new.path)
     assert not list((store / "versions").glob(".publishing-*"))

@@ -1,0 +1,174 @@
+"""The audit's numbers, held to a set small enough to count by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted_version import Planted, comparisons_of, config, ledger_of, many, plant_store, votes_of
+
+from dpo_data import limits, schema, versions, yields
+from dpo_data.annotators import annotators
+from dpo_data.stats import example_ids, funnel, reason_pairs, reasons, stats
+
+
+def eight() -> list[Planted]:
+    """Eight comparisons of two sources: five kept (2, 2 and 1 of the splits), three dropped for four reasons in all."""
+
+    def row(name: str, *why: str, **more: Any) -> Planted:
+        return Planted(f"Question {name}?", f"Good {name}", f"Bad {name}!!", tuple(why), **more)
+
+    return [
+        row("one", category="math"),
+        row("two", category="math", votes=2, against=1),
+        row("three", split="validation"),
+        row("four", split="validation", source="other", votes=1),
+        row("five", split="test", source="other", votes=1),
+        row("six", "tie", "low_agreement"),
+        row("seven", "tie"),
+        row("eight", "low_agreement", source="other", votes=2, against=2),
+    ]
+
+
+def numbers(rows: list[Planted], **more: Any) -> dict[str, Any]:
+    votes = votes_of(rows)
+    return stats(ledger_of(rows), votes, annotators=annotators(votes), slices=("category",), **more)
+
+
+def test_counts_splits_and_sources_add_up_to_what_was_planted() -> None:
+    found = numbers(eight())
+    assert found["counts"] == {
+        **{"comparisons": 8, "kept": 5, "dropped": 3, "decided": 8, "prompts": 8, "rejected_records": 0},
+        **{"votes": 3 + 3 + 3 + 1 + 1 + 3 + 3 + 4, "vote_records": 21, "annotators": 4},
+    }
+    assert {row["split"]: (row["kept"], row["of"], row["prompt_groups"]) for row in found["splits"]} == {
+        "train": (2, 5, 2),
+        "validation": (2, 5, 2),
+        "test": (1, 5, 1),
+    }
+    sources = {row["source"]: row for row in found["sources"]}
+    assert (sources["planted"]["comparisons"], sources["planted"]["kept"], sources["planted"]["votes"]) == (5, 3, 15)
+    # Five rows of three votes: 3 pairs each, all agree but in `two`, where 1 pair of 3 does: 13 of 15.
+    assert sources["planted"]["agreement"] == pytest.approx(13 / 15)
+    assert sources["planted"]["vote_pairs"] == 15 and sources["planted"]["alpha_comparisons"] == 5
+    # Of `other` only `eight` (2 : 2) has several votes: 2 agreeing pairs of 6.
+    assert sources["other"]["agreement"] == pytest.approx(2 / 6) and sources["other"]["vote_pairs"] == 6
+    assert found["contradictions"] | {"examples": []} == {
+        **{"rows": 2, "of": 6, "share": pytest.approx(1 / 3), "quarantined": 0, "examples": []}
+    }
+
+
+def test_reasons_count_rows_sole_rows_and_pairs_and_the_funnel_closes_on_the_kept() -> None:
+    rows = eight()
+    found = numbers(rows)
+    assert [(r["reason"], r["rows"], r["sole_rows"], r["of"]) for r in found["reasons"]] == [
+        ("low_agreement", 2, 1, 8),
+        ("tie", 2, 1, 8),
+    ]
+    assert set(found["reasons"][1]["examples"]) == {rows[5].id, rows[6].id}
+    assert found["reason_pairs"] == [{"reason": "low_agreement", "with": "tie", "rows": 1}]
+    assert found["reason_funnel"] == [
+        {"reason": "low_agreement", "drops": 2, "left": 6},
+        {"reason": "tie", "drops": 1, "left": 5},
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sets(st.sampled_from(["tie", "low_agreement", "near_duplicate"])), min_size=1, max_size=15))
+def test_funnel_and_reasons_close_whatever_reasons_the_rows_have(fates: list[set[str]]) -> None:
+    rows = many(len(fates))
+    for row, fate in zip(rows, fates, strict=True):
+        row.reasons = tuple(sorted(fate))
+    ledger = ledger_of(rows).with_columns(kept=pl.col("reasons").list.len() == 0)
+    steps = funnel(ledger)
+    kept = sum(not fate for fate in fates)
+    assert sum(step["drops"] for step in steps) == len(fates) - kept
+    assert not steps or steps[-1]["left"] == kept
+    assert {r["reason"]: r["rows"] for r in reasons(ledger)} == {
+        name: n for name in ("tie", "low_agreement", "near_duplicate") if (n := sum(name in fate for fate in fates))
+    }
+    assert sum(r["sole_rows"] for r in reasons(ledger)) == sum(len(fate) == 1 for fate in fates)
+    both = {(r["reason"], r["with"]): r["rows"] for r in reason_pairs(ledger)}
+    assert both.get(("low_agreement", "tie"), 0) == sum({"tie", "low_agreement"} <= fate for fate in fates)
+
+
+def test_length_bias_is_told_before_and_after_with_its_n() -> None:
+    found = numbers(eight())
+    before, after = (found["length_bias"][name][0] for name in ("before", "after"))
+    assert (before["n"], before["longer"]) == (8, 0) and (after["n"], after["longer"]) == (5, 0)
+    assert after["p_longer"] == 0 and 0 < after["p_high"] < 1
+    math = next(r for r in found["length_bias"]["after"] if (r["slice"], r["value"]) == ("category", "math"))
+    assert math["n"] == 2
+
+
+def test_slices_splits_and_groups_come_with_their_denominators() -> None:
+    found = numbers(eight())
+    by = {(r["slice"], r["value"]): (r["comparisons"], r["kept"]) for r in found["slices"]}
+    assert by[("category", "math")] == (2, 2) and by[("category", "chat")] == (6, 3)
+    assert by[("source", "other")] == (3, 2) and by[("language", "not measured")] == (8, 5)
+    assert found["prompts"]["groups"] == 8 and found["prompts"]["groups_in_two_splits"] == 0
+
+
+def test_a_yield_curve_counts_what_each_limit_alone_would_keep() -> None:
+    rows = many(10)
+    for i, row in enumerate(rows[:8]):
+        row.measures = {"similarity": 0.6 + 0.05 * i}
+    rows[7].reasons = ("responses_too_similar",)
+    rows[6].reasons = ("tie",)
+    ledger = ledger_of(rows).with_columns(kept=pl.col("reasons").list.len() == 0)
+    [curve] = yields.yield_curve(ledger, "similarity", [])
+    # .60 .65 .70 .75 .80 .85 (.90 is a tie) .95 and two not measured
+    at = dict(zip(curve["limits"], curve["kept"], strict=True))
+    assert (curve["of"], curve["measured"]) == (9, 7)
+    assert (at[0.5], at[0.6], at[0.7], at[0.8], at[0.86], at[0.94], at[0.96]) == (2, 3, 5, 7, 8, 8, 9)
+
+
+def test_borderline_rows_are_the_closest_to_a_limit_on_either_side() -> None:
+    rows = many(6)
+    for row, value in zip(rows, [0.97, 0.96, 0.5, 0.975, 0.999, 0.99], strict=True):
+        row.measures = {"similarity": value, "edit_ratio": 0.05}
+        row.reasons = ("responses_too_similar",) if value > 0.97 else ()
+    rows[1].measures["edit_ratio"] = 0.5  # saved by the other limit, so not on the border
+    table = limits.of({"similarity": {"alike": {"cosine": 0.97, "edit_ratio": 0.1}}})
+    ledger = ledger_of(rows).with_columns(kept=pl.col("reasons").list.len() == 0)
+    found = {(r["measure"], r["side"]): r for r in yields.borderline(ledger, table)}
+    assert found[("similarity", "kept")]["examples"] == [rows[0].id, rows[2].id]
+    assert found[("similarity", "dropped")]["examples"] == [rows[3].id, rows[5].id, rows[4].id]
+    assert found[("similarity", "dropped")]["of"] == 3
+
+
+def test_rejects_are_counted_by_reason_and_shown_cut() -> None:
+    unread = pl.DataFrame(
+        [(f"f.jsonl:{i}", "not JSON", "x" * 900, "planted") for i in range(3)], schema=schema.REJECTS, orient="row"
+    )
+    [found] = numbers(eight(), rejects=unread)["rejects"]
+    assert (found["reason"], found["records"], found["origins"]) == ("not JSON", 3, [f"f.jsonl:{i}" for i in range(3)])
+    assert [len(raw) for raw in found["raw"]] == [200, 200, 200]
+
+
+def test_stats_do_not_depend_on_row_order_and_hold_no_nan() -> None:
+    rows = many(30)
+    rows[3].reasons, rows[4].reasons = ("tie",), ("tie", "low_agreement")
+    one, two = numbers(rows), numbers(rows[::-1])
+    assert json.dumps(one, sort_keys=True, allow_nan=False) == json.dumps(two, sort_keys=True, allow_nan=False)
+
+
+def test_every_example_named_in_stats_has_its_text_in_the_version(tmp_path: Path) -> None:
+    rows = many(30)
+    rows[3].reasons, rows[4].reasons = ("tie",), ("low_agreement",)
+    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), config())
+    named = example_ids(version.stats)
+    assert {rows[3].id, rows[4].id} <= named
+    shown = pl.read_parquet(version.path / "examples.parquet")
+    assert set(shown["comparison_id"]) == named
+    texts = {row["comparison_id"]: row for row in comparisons_of(rows).to_dicts()}
+    assert all(row["response_a"] == texts[row["comparison_id"]]["response_a"] for row in shown.to_dicts())
+
+
+def test_an_empty_ledger_has_stats_too() -> None:
+    ledger = ledger_of(many(1)).clear()
+    found = stats(ledger, schema.empty(schema.VOTES))
+    assert found["counts"]["comparisons"] == 0 and found["reasons"] == []
