@@ -13,7 +13,8 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
     """Which format, how many records, the first of them, and what would be rejected."""
     lines = [
         f"format    {found['format']}",
-        f"records   {found['records']}: {found['voted']} vote, {found['thumbs']} lone thumbs, {found['rejected']} rejected",
+        f"records   {found['records']}: {found['voted']} vote, "
+        f"{found['thumbs']} lone thumbs, {found['rejected']} rejected",
         f"gives     {found['comparisons']} comparisons, {found['votes']} votes",
     ]
     for row in found["first"]:
