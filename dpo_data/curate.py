@@ -11,6 +11,7 @@ import polars as pl
 
 from dpo_data import (
     agreement,
+    contamination,
     cycles,
     duplicates,
     edges,
@@ -25,6 +26,7 @@ from dpo_data import (
 )
 from dpo_data.agreement import AgreementLimits
 from dpo_data.batches import open_batches
+from dpo_data.contamination import ContaminationLimits
 from dpo_data.cycles import CycleLimits
 from dpo_data.duplicates import DuplicateLimits
 from dpo_data.length_bias import LengthLimits
@@ -49,6 +51,7 @@ class CurationConfig(Settings):
     similarity: SimilarityLimits = SimilarityLimits()
     duplicates: DuplicateLimits = DuplicateLimits()
     prompts: PromptLimits = PromptLimits()
+    contamination: ContaminationLimits = ContaminationLimits()
     cycles: CycleLimits = CycleLimits()
     length_bias: LengthLimits = LengthLimits()
     splits: SplitShares = SplitShares()
@@ -66,6 +69,8 @@ def measure_texts(store: Path, config: CurationConfig) -> dict[str, int]:
         if config.embedding_model is not None:
             for name, count in similarity.measure_batch(folder, store, config.embedding_model).items():
                 counts[name] += count
+        if config.contamination.benchmarks:
+            contamination.measure_batch(folder, config.contamination, text_measures.PROMPT_TEXT)
     return counts
 
 
@@ -104,6 +109,9 @@ def _known(store: Path, config: CurationConfig) -> pl.DataFrame:
         if config.embedding_model is not None:
             alike = pl.read_parquet(similarity.batch_file(folder, config.embedding_model))
             part = part.join(alike, on="comparison_id", how="left", maintain_order="left")
+        if config.contamination.benchmarks:
+            leaks = pl.read_parquet(contamination.batch_file(folder, config.contamination))
+            part = part.join(leaks, on="comparison_id", how="left", maintain_order="left")
         parts.append(part)
     order = ["comparison_id", pl.col("response_not_text").not_(), pl.col("prompt_signature").is_null()]
     return pl.concat(parts).sort(order).unique("comparison_id", keep="first", maintain_order=True)
@@ -179,6 +187,7 @@ def row_rules(config: CurationConfig) -> dict[str, pl.Expr]:
         | similarity.rules(config.similarity)
         | duplicates.rules(config.duplicates)
         | cycles.rules(config.cycles)
+        | contamination.rules(config.contamination)
     )
 
 

@@ -1,8 +1,8 @@
 """Texts to unit vectors by a sentence-transformers model; a text is embedded once, ever.
 
 The only place that imports sentence_transformers, and only when a text is not in the cache. Vectors lie under
-`cache/embeddings/<model fingerprint>/` as Parquet shards that are never rewritten, keyed by text hash, written every few
-thousand texts, so a run that is killed loses little. Texts are deduplicated and sorted by length first. The
+`cache/embeddings/<model fingerprint>/` as Parquet shards that are never rewritten, keyed by text hash, written every
+few thousand texts, so a run that is killed loses little. Texts are deduplicated and sorted by length first. The
 surprise: a vector's last bits depend on its batch mates, so whatever compares cosines rounds them (`DIGITS`).
 """
 

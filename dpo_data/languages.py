@@ -18,6 +18,8 @@ _CHARACTERS = 400  # enough to tell a language; a longer text only costs
 _LETTERS = 20  # py3langid's own test set shows accuracy falling steeply below
 _CONFIDENT = 0.5
 _BLOCK = 2048
+# Written alike, so that a short text is often taken for its sister; a reply in one is no reply in another language.
+SISTERS = {"wuu": "zh", "yue": "zh", "nn": "no", "hr": "bs", "sr": "bs", "ms": "id", "ary": "ar", "arz": "ar"}
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,15 @@ def _identify_block(texts: list[str]) -> list[str | None]:
     lengths = np.array([len(text) for text in encoded])
     width = int(lengths.max())
     letters = np.zeros((len(encoded), width), np.uint8)
-    for row, text in enumerate(encoded):
-        letters[row, : len(text)] = np.frombuffer(text, np.uint8)
+    for place, text in enumerate(encoded):
+        letters[place, : len(text)] = np.frombuffer(text, np.uint8)
     columns = np.ascontiguousarray(letters.T)
     state = np.zeros(len(encoded), np.int32)
     flat = model.next_state.ravel()
     seen = np.full((width, len(encoded)), -1, np.int32)
-    for place in range(width):
-        state = flat[(state << 8) + columns[place]]
-        seen[place] = model.feature[state]
+    for step in range(width):
+        state = flat[(state << 8) + columns[step]]
+        seen[step] = model.feature[state]
     seen[np.arange(width)[:, None] >= lengths[None, :]] = -1
     at, row = np.nonzero(seen >= 0)
     counts = sparse.csr_matrix(
@@ -96,7 +98,9 @@ def _identify_block(texts: list[str]) -> list[str | None]:
     best = shares.argmax(axis=1)
     sure = shares[np.arange(len(best)), best] >= _CONFIDENT
     sure &= np.diff(counts.indptr) > 0
-    return [model.labels[label] if ok else None for label, ok in zip(best.tolist(), sure.tolist(), strict=True)]
+    sure &= np.array(model.labels)[best] != "zxx"  # no language: numbers, markup
+    labels = [SISTERS.get(label, label) for label in model.labels]
+    return [labels[label] if ok else None for label, ok in zip(best.tolist(), sure.tolist(), strict=True)]
 
 
 def _encode(text: str) -> bytes:

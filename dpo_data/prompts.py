@@ -10,6 +10,7 @@ import polars as pl
 from pydantic import Field
 
 from dpo_data import near
+from dpo_data.embeddings import DIGITS, Vectors
 from dpo_data.settings import Settings
 
 
@@ -41,27 +42,21 @@ def verify(pairs: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
     return pairs.with_columns(whole=pl.Series(near.jaccard(matrix, left, right)))
 
 
-def neighbours(
-    hashes: pl.Series, vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]], cosine: float
-) -> pl.DataFrame:
-    """All pairs of prompts at or above `cosine`, exactly, block by block. `vectors`: (prompts, width), unit length."""
-    block = 2048
-    lefts, rights = [], []
+def neighbours(hashes: pl.Series, vectors: Vectors, cosine: float, block: int = 2048) -> pl.DataFrame:
+    """All pairs of prompts (`left` < `right`) at or above `cosine`, exactly. `vectors`: (prompts, width), unit length."""
+    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(vectors), block):
         rows = vectors[start : start + block]
         for other in range(start, len(vectors), block):
-            scores = rows @ vectors[other : other + block].T
-            left, right = np.nonzero(scores >= cosine)
+            # Rounded, since the last bits of a vector depend on what it was embedded with.
+            left, right = np.nonzero(np.round(rows @ vectors[other : other + block].T, DIGITS) >= cosine)
             left, right = left + start, right + other
-            keep = left < right
-            lefts.append(left[keep])
-            rights.append(right[keep])
-    empty = np.empty(0, np.int64)
-    left = np.concatenate([empty, *lefts])
-    right = np.concatenate([empty, *rights])
-    one, two = hashes.gather(left), hashes.gather(right)
-    return pl.DataFrame({"left": one, "right": two}).select(
-        left=pl.min_horizontal("left", "right"), right=pl.max_horizontal("left", "right")
+            lefts.append(left[left < right])
+            rights.append(right[left < right])
+    one, two = hashes.gather(np.concatenate(lefts)), hashes.gather(np.concatenate(rights))
+    ends = pl.DataFrame({"one": one, "two": two}, schema={"one": pl.String, "two": pl.String})
+    return ends.select(left=pl.min_horizontal("one", "two"), right=pl.max_horizontal("one", "two")).sort(
+        "left", "right"
     )
 
 

@@ -77,7 +77,7 @@ MEASURES = pl.Schema(
         "language_b": pl.String(),
         "edit_ratio": pl.Float64(),  # 0 identical .. 1 nothing in common, insertions and deletions of words and marks
         "signature": pl.Binary(),  # MinHash of word 3-grams, little-endian u32
-        "prompt_signature": pl.Binary(),  # the same of the prompt alone; on the first row of each prompt, null on others
+        "prompt_signature": pl.Binary(),  # the same of the prompt alone, on the first row of each prompt
     }
 )
 
@@ -113,9 +113,10 @@ LEDGER = pl.Schema(
         "twin_votes_against": pl.UInt32(),
         "prompt_group": pl.String(),
         "split_coin": pl.Float64(),  # the group's number in [0, 1)
+        "benchmark_overlap": pl.Float64(),  # share of a benchmark item's words that lie in shared 8-grams
+        "benchmark_item": pl.String(),  # file:record of that item
         "in_cycle": pl.Boolean(),
         "cycle_edge": pl.Boolean(),  # in the smallest set whose removal opens every circle
-        "cycle_edge": pl.Boolean(),  # in the smallest set whose removal opens the circles
         "split": pl.String(),  # train, validation or test
         "weight": pl.Float64(),
         "reasons": pl.List(pl.String),  # empty: kept

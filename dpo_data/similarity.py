@@ -8,7 +8,6 @@ The surprise: `similarity` compares the responses from the sentence where they p
 
 import re
 from collections.abc import Sequence
-from os.path import commonprefix
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,8 @@ class SimilarityLimits(Settings):
     by_slice: dict[str, dict[str, AlikeLimits | None]] = Field(default_factory=dict)
     # Off: short answers ("Yes.") are far from any prompt in embedding space and still on topic.
     min_prompt_cosine: float | None = None
-    same_language: bool = True
+    # Off: all six PandaLM rows that it finds are requests to translate. Look at the slice before switching it on.
+    same_language: bool = False
 
 
 def edit_ratio(tokens_a: Sequence[int], tokens_b: Sequence[int]) -> float:
@@ -89,7 +89,7 @@ def parting(response_a: str, response_b: str) -> tuple[str, str]:
     A long shared opening would drown the part that differs; and beyond the model's window it would be all there is.
     """
     ends = min(len(response_a), len(response_b))
-    same = len(commonprefix([response_a, response_b]))
+    same = next((at for at, (one, two) in enumerate(zip(response_a, response_b, strict=False)) if one != two), ends)
     start = 0
     for found in _SENTENCE_END.finditer(response_a, 0, same):
         if found.end() < ends:

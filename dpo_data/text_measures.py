@@ -41,7 +41,7 @@ def measure_batch(folder: Path, workers: int | None = None) -> int:
     source = folder / "comparisons.parquet"
     if not source.exists():
         raise DataError(f"{folder} holds no comparisons.parquet: expected a batch written by `dpo refresh`.")
-    rows = pq.read_metadata(source).num_rows
+    rows = int(pq.read_metadata(source).num_rows)
     starts = range(0, rows, _ROWS)
     workers = workers or os.cpu_count() or 1
     if rows < _POOL_FROM or workers == 1:

@@ -34,15 +34,15 @@ def load(tokenizer: str) -> "PreTrainedTokenizerBase":
     if tokenizer == DEFAULT:
         file = _packaged()
         loaded: Any = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-        return loaded  # type: ignore[no-any-return]
+        return loaded
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as problem:
         raise DataError(
-            f"tokenizer {tokenizer!r} could not be loaded ({problem}). Expected {DEFAULT!r}, a folder with a tokenizer, "
+            f"tokenizer {tokenizer!r} could not be loaded ({problem}). Expected {DEFAULT!r}, a folder with a tokenizer "
             "or a Hub name that is downloaded already or can be; null measures without token counts."
         ) from problem
-    return loaded  # type: ignore[no-any-return]
+    return loaded
 
 
 @cache

@@ -39,7 +39,7 @@ def test_a_row_with_nothing_wrong_is_kept() -> None:
 
 
 def test_a_row_carries_every_reason_that_holds() -> None:
-    decided = decide(planted(chars_a=[0, 5], prompt_chars=[0, 5], confidence=[0.55, 0.9]), CurationConfig())
+    decided = decide(planted(chars_a=[0, 5], prompt_chars=[0, 5], confidence=[0.5, 0.9]), CurationConfig())
     assert decided["reasons"].to_list() == [["blank_prompt", "blank_response", "low_confidence"], []]
 
 

@@ -1,0 +1,67 @@
+"""Prompt groups and the cap on them."""
+
+import numpy as np
+import polars as pl
+
+from dpo_data import near, prompts
+from dpo_data.prompts import PromptLimits
+
+EMPTY = pl.DataFrame(schema={"left": pl.String, "right": pl.String})
+
+
+def test_equal_prompts_share_a_group_and_others_do_not() -> None:
+    ledger = pl.DataFrame({"prompt_hash": ["b", "a", "b", "c"]})
+    assert prompts.measure(ledger, EMPTY)["prompt_group"].to_list() == ["b", "a", "b", "c"]
+
+
+def test_a_group_is_a_connected_component_named_by_its_smallest_hash() -> None:
+    ledger = pl.DataFrame({"prompt_hash": ["d", "b", "c", "a", "e"]})
+    edges = pl.DataFrame({"left": ["b", "c"], "right": ["d", "d"]})
+    assert prompts.measure(ledger, edges)["prompt_group"].to_list() == ["b", "b", "b", "a", "e"]
+
+
+def test_near_prompts_are_proposed_and_verified() -> None:
+    words = [f"word{number}" for number in range(30)]
+    texts = pl.DataFrame(
+        {
+            "prompt_hash": ["p", "q", "r"],
+            "prompt": [" ".join(words), " ".join([*words, "more"]), "something else entirely"],
+        }
+    )
+    signed = texts.with_columns(signature=near.sign(near.shingles(near.words(near.tokens(texts["prompt"])))))
+    found = prompts.verify(prompts.proposals(signed.select("prompt_hash", "signature")), texts)
+    assert found.rows() == [("p", "q", 28 / 29)]
+
+
+def test_semantic_neighbours_are_all_pairs_above_the_limit_whatever_the_block() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 8)).astype(np.float32)
+    vectors[40:50] = vectors[:10] + 0.05 * rng.normal(size=(10, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    hashes = pl.Series([f"{row:02d}" for row in range(60)])
+    cosines = vectors @ vectors.T
+    expected = {(hashes[i], hashes[j]) for i in range(60) for j in range(i + 1, 60) if cosines[i, j] >= 0.95}
+    assert len(expected) >= 10
+    for block in (7, 64):
+        assert set(prompts.neighbours(hashes, vectors, 0.95, block).iter_rows()) == expected
+
+
+def capped(limit: int | None) -> list[list[str]]:
+    ledger = pl.DataFrame(
+        {
+            "comparison_id": ["1", "2", "3", "4", "5"],
+            "prompt_group": ["g", "g", "g", "g", "h"],
+            "confidence": [0.7, 0.9, 0.99, 0.9, 0.6],
+            "reasons": pl.Series([[], [], ["tie"], [], []], dtype=pl.List(pl.String)),
+        }
+    )
+    return prompts.cap(ledger, PromptLimits(max_per_group=limit))["reasons"].to_list()
+
+
+def test_the_cap_keeps_the_most_confident_standing_rows_of_a_group() -> None:
+    assert capped(1) == [["over_prompt_cap"], [], ["tie"], ["over_prompt_cap"], []]
+    assert capped(2) == [["over_prompt_cap"], [], ["tie"], [], []]
+
+
+def test_without_a_cap_no_prompt_is_too_common() -> None:
+    assert capped(None) == [[], [], ["tie"], [], []]
