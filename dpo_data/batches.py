@@ -11,24 +11,30 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dpo_data import forgetting, parts
-from dpo_data.formats import READERS
-from dpo_data.formats.detect import detect
-from dpo_data.formats.files import count
-from dpo_data.parts import Part, Texts
-from dpo_data.schema import COMPARISONS, REJECTS, THUMBS, VOTES, DataError, empty
+from dpo_data.formats.detect import reader
+from dpo_data.formats.files import Piece, count, pieces
+from dpo_data.formats.records import Reader
+from dpo_data.inspection import Inspection, inspect
+from dpo_data.joining import TABLES, Joined, join, merge_attributes
+from dpo_data.parts import REJECTED, THUMBED, VOTED, Job, Written, convert
+from dpo_data.schema import COMPARISONS, DataError, empty
 
-TABLES = {"comparisons": COMPARISONS, "votes": VOTES, "thumbs": THUMBS, "rejects": REJECTS}
+__all__ = ["BatchSummary", "Batches", "Inspection", "append", "inspect", "open_batches"]
+
 MANIFEST = "manifest.json"
+INCOMING = ".incoming-"
+Mapper = Callable[[Callable[[Job], list[Written]], Iterable[Job]], Iterable[list[Written]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +42,19 @@ class BatchSummary:
     """What became of the raw records of one append: every one ends in votes, thumbs or rejects.
 
     `records` is counted in the files, apart from the reading. `batch` is null when every file had been ingested
-    before. `faults` counts unreadable parts of records that voted nevertheless; they are rows of the rejects too.
+    before. `faults` counts the rejects beyond one a rejected record: unreadable parts of records that voted.
     """
 
     batch: str | None
     source: str
     files: int
     files_known: int
-    records: int
-    voted: int
-    thumbs: int
-    rejected: int
-    comparisons: int
-    votes: int
+    records: int = 0
+    voted: int = 0
+    thumbs: int = 0
+    rejected: int = 0
+    comparisons: int = 0
+    votes: int = 0
     faults: int = 0
 
     def __post_init__(self) -> None:
@@ -68,27 +74,37 @@ class Batches:
 
     @property
     def digest(self) -> str:
-        """Hex hash of what the batches hold, the same whatever order they were appended in; what the store forgot
-        counts."""
+        """Hex hash of what the batches hold, the same whatever order they were appended in."""
         contents = sorted(_manifest(self.store, batch)["digest"] for batch in self.ids)
-        contents.append(forgetting.read(self.store).digest)
         return blake2b("".join(contents).encode(), digest_size=16).hexdigest()
 
     def comparisons(self) -> pl.LazyFrame:
         """One row per comparison, schema COMPARISONS: the first batch's row, attributes merged over all batches."""
-        frame = self._scan("comparisons")
-        merged = (
-            frame.select("comparison_id", "attributes")
-            .explode("attributes")
-            .drop_nulls("attributes")
-            .unique()
-            .sort("comparison_id", pl.col("attributes").struct.field("key"), pl.col("attributes").struct.field("value"))
-            .group_by("comparison_id", maintain_order=True)
-            .agg("attributes")
+        frames = [pl.scan_parquet(self._path(batch, "comparisons")) for batch in self.ids]
+        if len(frames) < 2:
+            return frames[0] if frames else empty(COMPARISONS).lazy()
+        ids = pl.concat([frame.select("comparison_id", batch=pl.lit(index)) for index, frame in enumerate(frames)])
+        repeated = (
+            ids.group_by("comparison_id").agg(pl.col("batch").min(), pl.len()).filter(pl.col("len") > 1).collect()
         )
-        first = frame.drop("attributes", "batch").unique("comparison_id", keep="first", maintain_order=True)
-        attributes = pl.col("attributes").fill_null(pl.lit([], dtype=COMPARISONS["attributes"]))
-        return first.join(merged, on="comparison_id", how="left", maintain_order="left").with_columns(attributes)
+        if repeated.is_empty():
+            return pl.concat(frames)
+        return pl.concat([self._first_seen(frame, index, repeated) for index, frame in enumerate(frames)])
+
+    def _first_seen(self, frame: pl.LazyFrame, index: int, repeated: pl.DataFrame) -> pl.LazyFrame:
+        """Batch `index` without the comparisons of earlier batches, and with the attributes of later ones."""
+        earlier = repeated.filter(pl.col("batch") < index).lazy()
+        merged = merge_attributes(
+            pl.concat([pl.scan_parquet(self._path(batch, "comparisons")) for batch in self.ids])
+            .select("comparison_id", "attributes")
+            .join(repeated.lazy(), on="comparison_id", how="semi")
+        )
+        return (
+            frame.join(earlier, on="comparison_id", how="anti", maintain_order="left")
+            .join(merged.rename({"attributes": "merged"}), on="comparison_id", how="left", maintain_order="left")
+            .with_columns(attributes=pl.coalesce("merged", "attributes"))
+            .drop("merged")
+        )
 
     def votes(self) -> pl.LazyFrame:
         """Every vote of every batch, schema VOTES plus `batch`."""
@@ -102,12 +118,11 @@ class Batches:
         """Every reject of every batch, schema REJECTS plus `batch`."""
         return self._scan("rejects")
 
+    def _path(self, batch: str, table: str) -> Path:
+        return self.store / "batches" / batch / f"{table}.parquet"
+
     def _scan(self, table: str) -> pl.LazyFrame:
-        frames = [
-            pl.scan_parquet(self.store / "batches" / batch / f"{table}.parquet").with_columns(batch=pl.lit(batch))
-            for batch in self.ids
-        ]
-        frames = [forgetting.read(self.store).leave_out(frame) for frame in frames]
+        frames = [pl.scan_parquet(self._path(batch, table)).with_columns(batch=pl.lit(batch)) for batch in self.ids]
         return pl.concat(frames) if frames else empty(TABLES[table]).lazy().with_columns(batch=pl.lit(""))
 
 
@@ -124,149 +139,93 @@ def append(
     source: str,
     format: str | None = None,
     annotator_kind: str | None = None,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    mapper: Mapper = map,
+    progress: Callable[[int], None] | None = None,
 ) -> BatchSummary:
     """Read `files` as one snapshot of `source` and append it as a batch; files ingested before are skipped.
 
-    `format` is a name of READERS, null to detect it per file; `annotator_kind` (human, model) overrides what the
-    reader knows. `DataError` when a file as a whole cannot be read: then nothing is written.
+    `format` is a name of READERS, null to detect it per file; `columns` is a mapping for tables with other column
+    names (formats/columns.py); `annotator_kind` (human, model) overrides what the reader knows. `mapper` runs the
+    conversion: the built-in map, or the map of a process pool, with the same bytes as the result. `progress` is
+    called with the number of records done so far. `DataError` when a file as a whole cannot be read: then nothing
+    is written.
     """
     if not files:
         raise DataError(f"Source {source!r}: no files found. Give a file, a folder or a glob with raw comparisons.")
-    if format is not None and format not in READERS:
-        raise DataError(f"Source {source!r}: unknown format {format!r}. Known: {', '.join(sorted(READERS))}.")
+    readers = {path: reader(path, format, columns) for path in sorted(set(files))}
+    keys = {path: _key(path, name, read.companions(path), columns) for path, (name, read) in readers.items()}
     known = _ingested(store, source)
-    keys = {path: _file_key(path, format) for path in files}
-    new = [path for path in files if keys[path] not in known]
+    new = sorted({key: path for path, key in reversed(keys.items()) if key not in known}.values())
     if not new:
-        return BatchSummary(None, source, 0, len(files), 0, 0, 0, 0, 0, 0)
+        return BatchSummary(None, source, 0, len(files))
     folder = store / "batches"
     folder.mkdir(parents=True, exist_ok=True)
-    incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
-    try:
-        formats = {path: format or detect(path) for path in new}
-        counts = _convert(incoming, new, formats, source, annotator_kind)
-        digest = blake2b("".join(sorted(keys[path] for path in new)).encode(), digest_size=16).hexdigest()
-        manifest = {
-            "source": source,
-            "digest": _contents(incoming),
-            "files": [{"name": _origin_name(path, new), "format": formats[path], "key": keys[path]} for path in new],
-            "counts": counts,
-        }
-        _write_synced(incoming / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    with _incoming(folder) as incoming:
+        options = (source, format, columns, annotator_kind)
+        joined = join(incoming, _counted(mapper(convert, _jobs(incoming, new, readers, options)), progress))
+        counts = _counts(joined, new)
+        summary = BatchSummary(None, source, len(new), len(files) - len(new), **counts)
+        names = _names(new)
+        about = [{"name": names[path], "format": readers[path][0], "key": keys[path]} for path in new]
+        manifest = {"source": source, "digest": joined.digest, "files": about, "counts": counts}
+        _write_whole(incoming, manifest)
         with _locked(folder):
-            number = 1 + max((int(path.name.split("-")[0]) for path in folder.glob("[0-9]*-*")), default=0)
-            batch = f"{number:04d}-{_slug(source)}-{digest[:12]}"
-            incoming.replace(folder / batch)
-        _sync(folder)
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
-    return BatchSummary(batch, source, len(new), len(files) - len(new), **counts)
+            if not _ingested(store, source).isdisjoint(keys[path] for path in new):
+                batch = None  # somebody appended one of these files meanwhile: start again with what is left
+            else:
+                batch = f"{_next_number(folder):04d}-{_slug(source)}-{joined.digest[:12]}"
+                incoming.replace(folder / batch)
+                _sync(folder)
+    if batch is None:
+        return append(store, files, source, format, annotator_kind, columns=columns, mapper=mapper, progress=progress)
+    return replace(summary, batch=batch)
 
 
-def _convert(
-    folder: Path, files: Sequence[Path], formats: dict[Path, str], source: str, annotator_kind: str | None
-) -> dict[str, int]:
-    texts = Texts()
-    frames: dict[str, list[pl.DataFrame]] = {table: [] for table in TABLES}
-    fates: dict[Path, dict[int, int]] = {}
-    for path in files:
-        part = Part(source, _origin_name(path, files))
-        for item in READERS[formats[path]].read(path):
-            part.add(item, texts, annotator_kind)
-        for table, frame in (
-            ("comparisons", part.comparisons_frame()),
-            ("votes", part.votes_frame()),
-            ("thumbs", part.thumbs_frame().with_columns(file=pl.lit(part.file))),
-            ("rejects", part.rejects_frame()),
-        ):
-            frames[table].append(frame)
-        fates[path] = part.fates
-    tables = {table: pl.concat(frames[table]) for table in TABLES}
-    paired = _pair_thumbs(tables)
-    by_name = {_origin_name(path, files): fates[path] for path in files}
-    for file, record in paired:
-        by_name[file][record] = parts.VOTED
-    tables["comparisons"] = _unique(tables["comparisons"])
-    for table, schema in TABLES.items():
-        tables[table].select(schema.names()).write_parquet(folder / f"{table}.parquet")
-        _sync(folder / f"{table}.parquet")
-    all_fates = [fate for file in by_name.values() for fate in file.values()]
-    records = sum(count(path) for path in files)
-    summary = BatchSummary(
-        None,
-        source,
-        len(files),
-        0,
-        records,
-        all_fates.count(parts.VOTED),
-        all_fates.count(parts.THUMBED),
-        all_fates.count(parts.REJECTED),
-        tables["comparisons"].height,
-        tables["votes"].height,
-        tables["rejects"].height - all_fates.count(parts.REJECTED),
-    )
+def _jobs(
+    folder: Path,
+    files: Sequence[Path],
+    readers: Mapping[Path, tuple[str, Reader]],
+    options: tuple[str, str | None, Mapping[str, Any] | None, str | None],
+) -> Iterator[Job]:
+    """One job a file, or a piece of it where its records stand by themselves and it is large."""
+    names = _names(files)
+    number = 0
+    for index, path in enumerate(files):
+        cut: list[Piece | None] = [*pieces(path)] if readers[path][1].parse is not None else []
+        for piece in cut or [None]:
+            source, format, columns, kind = options
+            name = None if columns is not None else format or readers[path][0]
+            yield Job(number, folder, path, piece, index, names[path], source, name, columns, kind)
+            number += 1
+
+
+def _counted(results: Iterable[list[Written]], progress: Callable[[int], None] | None) -> Iterator[Written]:
+    done = 0
+    for result in results:
+        for written in result:
+            yield written
+            done += len(written.fates)
+            if progress is not None:
+                progress(done)
+
+
+def _counts(joined: Joined, files: Sequence[Path]) -> dict[str, int]:
+    rejected = joined.became(REJECTED)
     return {
-        name: getattr(summary, name)
-        for name in ("records", "voted", "thumbs", "rejected", "comparisons", "votes", "faults")
+        "records": sum(count(path) for path in files),
+        "voted": joined.became(VOTED),
+        "thumbs": joined.became(THUMBED),
+        "rejected": rejected,
+        "comparisons": joined.rows["comparisons"],
+        "votes": joined.rows["votes"],
+        "faults": joined.rows["rejects"] - rejected,
     }
 
 
-def _unique(comparisons: pl.DataFrame) -> pl.DataFrame:
-    merged = (
-        comparisons.select("comparison_id", "attributes")
-        .explode("attributes")
-        .drop_nulls("attributes")
-        .unique()
-        .sort("comparison_id", pl.col("attributes").struct.field("key"), pl.col("attributes").struct.field("value"))
-        .group_by("comparison_id", maintain_order=True)
-        .agg("attributes")
-    )
-    first = comparisons.drop("attributes").unique("comparison_id", keep="first", maintain_order=True)
-    return first.join(merged, on="comparison_id", how="left", maintain_order="left").with_columns(
-        pl.col("attributes").fill_null(pl.lit([], dtype=COMPARISONS["attributes"]))
-    )
-
-
-def _pair_thumbs(tables: dict[str, pl.DataFrame]) -> set[tuple[str, int]]:
-    """Move opposite thumbs on one prompt from `thumbs` to comparisons and votes; return the records that moved."""
-    thumbs = tables["thumbs"].with_row_index("row")
-    ups, downs = thumbs.filter(pl.col("label")), thumbs.filter(~pl.col("label"))
-    pairs = ups.join(downs, on="prompt_hash", suffix="_down", maintain_order="left_right").filter(
-        pl.col("completion_hash") != pl.col("completion_hash_down")
-    )
-    if pairs.is_empty():
-        return set()
-    part = Part("", "")
-    texts = Texts()
-    from dpo_data.formats.records import Judgement
-
-    for row in pairs.iter_rows(named=True):
-        part.source = row["source"]
-        same = row["annotator"] == row["annotator_down"]
-        kinds = {row["annotator_kind"], row["annotator_kind_down"]}
-        times = [time for time in (row["at"], row["at_down"]) if time is not None]
-        item = Judgement(
-            row["prompt"],
-            row["completion"],
-            row["completion_down"],
-            "first",
-            annotator=row["annotator"] if same else None,
-            annotator_kind=kinds.pop() if len(kinds) == 1 else "unknown",
-            at=max(times, default=None),
-        )
-        part.add(item, texts, None)
-        part.votes[-1] = (*part.votes[-1][:-1], f"{row['origin']},{row['record_down']}")
-    tables["comparisons"] = pl.concat([tables["comparisons"], part.comparisons_frame()])
-    tables["votes"] = pl.concat([tables["votes"], part.votes_frame()])
-    moved = pl.concat([pairs["row"], pairs["row_down"]]).unique()
-    gone = thumbs.filter(pl.col("row").is_in(moved.implode()))
-    tables["thumbs"] = thumbs.filter(~pl.col("row").is_in(moved.implode())).drop("row")
-    return set(gone.select("file", "record").iter_rows())
-
-
 def _ingested(store: Path, source: str) -> set[str]:
-    batches = open_batches(store)
-    manifests = (_manifest(store, batch) for batch in batches.ids)
+    manifests = (_manifest(store, batch) for batch in open_batches(store).ids)
     return {file["key"] for manifest in manifests if manifest["source"] == source for file in manifest["files"]}
 
 
@@ -275,42 +234,43 @@ def _manifest(store: Path, batch: str) -> dict[str, Any]:
     return manifest
 
 
-def _file_key(path: Path, format: str | None) -> str:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. Give a file, a folder or a glob that holds raw comparisons.")
-    digest = blake2b((format or "").encode(), digest_size=16)
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
+def _key(path: Path, format: str, companions: Sequence[Path], columns: Mapping[str, Any] | None) -> str:
+    """What a file says to us: its content, that of the files read with it, and how it is read."""
+    digest = blake2b(json.dumps([format, columns], sort_keys=True, default=str).encode(), digest_size=16)
+    for file in (path, *companions):
+        with file.open("rb") as stream:
+            digest.update(file_digest(stream, partial(blake2b, digest_size=16)).digest())
     return digest.hexdigest()
 
 
-def _origin_name(path: Path, files: Sequence[Path]) -> str:
-    """The file's name, with as many parent folders as tell it from the other files of the append."""
-    for depth in range(1, len(path.parts) + 1):
-        name = "/".join(path.parts[-depth:])
-        if sum(other.parts[-depth:] == path.parts[-depth:] for other in files) == 1:
-            return name
-    return path.as_posix()
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """Each file's name, with as many parent folders as tell it from the other files of the append."""
+    names = {path: path.name for path in files}
+    depth = 1
+    while len(set(names.values())) < len(names) and depth < 32:
+        depth += 1
+        shared = {name for name, times in Counter(names.values()).items() if times > 1}
+        names = {path: "/".join(path.parts[-depth:]) if name in shared else name for path, name in names.items()}
+    return names
 
 
 def _slug(source: str) -> str:
-    return (
-        "".join(mark if mark.isalnum() and mark.isascii() else "-" for mark in source.lower())[:40].strip("-")
-        or "source"
-    )
+    slug = "".join(mark if mark.isalnum() and mark.isascii() else "-" for mark in source.lower())
+    return slug[:40].strip("-") or "source"
 
 
-def _contents(folder: Path) -> str:
-    digest = blake2b(digest_size=16)
+def _next_number(folder: Path) -> int:
+    return 1 + max((int(path.name.split("-")[0]) for path in folder.glob("[0-9]*-*")), default=0)
+
+
+def _write_whole(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Bring the tables to the disk, then the manifest."""
     for table in TABLES:
-        digest.update((folder / f"{table}.parquet").read_bytes())
-    return digest.hexdigest()
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+        _sync(folder / f"{table}.parquet")
+    path = folder / MANIFEST
+    path.write_bytes(json.dumps(manifest, indent=1, sort_keys=True).encode())
     _sync(path)
+    _sync(folder)
 
 
 def _sync(path: Path) -> None:
@@ -323,6 +283,32 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    """Only one append names its batch at a time; a killed process frees the lock."""
     with (folder / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _incoming(folder: Path) -> Iterator[Path]:
+    """A folder for the batch to be, removed unless it was renamed; what killed appends left behind goes too.
+
+    A living append holds the lock file beside its folder.
+    """
+    with _locked(folder):
+        for left in folder.glob(f"{INCOMING}*.alive"):
+            with left.open("w") as handle, suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                left.unlink(missing_ok=True)
+        incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=folder))
+        incoming.chmod(0o755)
+        alive = incoming.with_name(f"{incoming.name}.alive")
+        handle = alive.open("w")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield incoming
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+        alive.unlink(missing_ok=True)
+        handle.close()

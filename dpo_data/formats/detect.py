@@ -1,10 +1,15 @@
 """Which format a file is in, from its first readable records."""
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from dpo_data.formats import READERS
+from pydantic import ValidationError
+
+from dpo_data.formats import READERS, columns
 from dpo_data.formats.files import rows
+from dpo_data.formats.records import Reader
 from dpo_data.schema import DataError
 
 SAMPLE = 20  # records looked at: enough to see past a broken or odd first one
@@ -30,3 +35,20 @@ def detect(path: Path) -> str:
         f"{path}: no known format. Keys found: {keys}. Formats tried: {', '.join(sorted(READERS))}. "
         "Name the format of this source, or map its columns (format: columns) in the recipe."
     )
+
+
+def reader(path: Path, format: str | None = None, mapping: Mapping[str, Any] | None = None) -> tuple[str, Reader]:
+    """The name and the reader for a file: as named, by the columns' mapping, or detected."""
+    if mapping is not None:
+        if format not in (None, "columns"):
+            raise DataError(f"{path}: a mapping of columns goes with the format columns, not with {format!r}.")
+        try:
+            return "columns", columns.reader(columns.Columns.model_validate(mapping))
+        except ValidationError as problem:
+            said = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'columns'}: {one['msg']}" for one in problem.errors())
+            raise DataError(f"{path}: the mapping of columns cannot be used. {said}.") from problem
+    name = format or detect(path)
+    if name not in READERS:
+        hint = "give its columns" if name == "columns" else f"known: {', '.join(sorted(READERS))}, columns"
+        raise DataError(f"{path}: unknown format {name!r}; {hint}.")
+    return name, READERS[name]

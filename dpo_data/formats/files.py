@@ -26,7 +26,7 @@ from dpo_data.schema import DataError
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 BOM = b"\xef\xbb\xbf"
-WHOLE_ARRAY_BYTES = 64 << 20  # larger arrays are read item by item, in bounded memory
+PIECE_BYTES = 32 << 20  # a piece converts in some seconds, and its rows fit in memory many times over
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a response may be longer than csv's default of 131,072 characters
 
@@ -44,6 +44,31 @@ class Row:
     def text(self) -> str:
         """The raw record for people to read."""
         return self.raw.decode("utf-8", "replace") if self.raw else json.dumps(self.value, default=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of whole lines of a JSON lines file: bytes from `start` to `stop`, the first one line number `line`."""
+
+    path: Path
+    start: int
+    stop: int
+    line: int
+
+
+def pieces(path: Path, size: int = PIECE_BYTES) -> list[Piece]:
+    """The file cut into runs of lines of about `size` bytes; empty where it cannot be cut (.json, .csv, .gz)."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson") or not path.is_file() or path.stat().st_size <= size:
+        return []
+    cut, line, found = 0, 1, []
+    total = path.stat().st_size
+    with path.open("rb") as stream:
+        while cut < total:
+            block = stream.read(size)
+            block += stream.readline()
+            found.append(Piece(path, cut, cut + len(block), line))
+            cut, line = cut + len(block), line + block.count(b"\n")
+    return found
 
 
 def kind(path: Path) -> str:
@@ -69,8 +94,11 @@ def opened(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """Every raw record of the file, readable or not. `DataError` when the file as a whole cannot be read."""
+def rows(path: Path | Piece) -> Iterator[Row]:
+    """Every raw record of the file or piece, readable or not. `DataError` when the file as a whole cannot be read."""
+    if isinstance(path, Piece):
+        yield from _piece(path)
+        return
     suffix = kind(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file. Give a file, a folder or a glob that holds raw comparisons.")
@@ -145,6 +173,20 @@ def _lines(path: Path) -> Iterator[Row]:
             raw = (line.removeprefix(BOM) if number == 1 else line).strip()
             if raw:
                 yield decode(number, raw)
+
+
+def _piece(piece: Piece) -> Iterator[Row]:
+    with piece.path.open("rb") as stream:
+        stream.seek(piece.start)
+        left = piece.stop - piece.start
+        number = piece.line
+        while left > 0:
+            line = stream.readline(left)
+            left -= len(line)
+            raw = (line.removeprefix(BOM) if number == 1 else line).strip()
+            if raw:
+                yield decode(number, raw)
+            number += 1
 
 
 def _json(path: Path) -> Iterator[Row]:

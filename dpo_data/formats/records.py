@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict
 
 import orjson
 
-from dpo_data.formats.files import Row, rows
+from dpo_data.formats.files import Piece, Row, rows
 
 NOT_FACTS = {"id", "idx", "index", "question_id", "prompt_id", "uuid", "conversation_id", "session_id", "row_id"}
 NOT_FACTS |= {"evaluation_session_id", "tstamp", "timestamp", "created_at", "updated_at"}
@@ -112,16 +112,16 @@ class Reader:
     whole: Callable[[Path], Iterator[Item]] | None = None
     companions: Callable[[Path], list[Path]] = alone
 
-    def read(self, path: Path) -> Iterator[Item]:
-        """Every judgement, thumb and reject of the file."""
-        if self.whole is not None:
-            return self.whole(path)
-        if self.parse is None:
-            raise TypeError("a reader needs `parse` or `whole`")
-        return each(path, self.parse)
+    def read(self, path: Path | Piece) -> Iterator[Item]:
+        """Every judgement, thumb and reject of the file; a piece can be read where records stand by themselves."""
+        if self.parse is not None:
+            return each(path, self.parse)
+        if self.whole is None or isinstance(path, Piece):
+            raise TypeError("a reader without `parse` reads whole files by its `whole`")
+        return self.whole(path)
 
 
-def each(path: Path, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
+def each(path: Path | Piece, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
     """Parse every raw record by itself; whatever cannot be read, or says nothing, becomes one `Reject`.
 
     A record that fails half-way through keeps what it yielded before and adds the reject.
