@@ -8,7 +8,6 @@ no-op, told by the content of the file and not by its name or date.
 
 import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -22,6 +21,7 @@ from typing import Any
 
 import polars as pl
 
+from dpo_data.durable import read_json, sync, sync_folder, write_json
 from dpo_data.formats.detect import reader
 from dpo_data.formats.files import Piece, count, pieces
 from dpo_data.formats.records import Reader
@@ -84,9 +84,8 @@ class Batches:
         if len(frames) < 2:
             return frames[0] if frames else empty(COMPARISONS).lazy()
         ids = pl.concat([frame.select("comparison_id", batch=pl.lit(index)) for index, frame in enumerate(frames)])
-        repeated = (
-            ids.group_by("comparison_id").agg(pl.col("batch").min(), pl.len()).filter(pl.col("len") > 1).collect()
-        )
+        sights = ids.group_by("comparison_id").agg(pl.col("batch").min(), pl.len())
+        repeated = sights.filter(pl.col("len") > 1).collect()
         if repeated.is_empty():
             return pl.concat(frames)
         return pl.concat([self._first_seen(frame, index, repeated) for index, frame in enumerate(frames)])
@@ -170,14 +169,17 @@ def append(
         names = _names(new)
         about = [{"name": names[path], "format": readers[path][0], "key": keys[path]} for path in new]
         manifest = {"source": source, "digest": joined.digest, "files": about, "counts": counts}
-        _write_whole(incoming, manifest)
+        for table in TABLES:
+            sync(incoming / f"{table}.parquet")
+        write_json(incoming / MANIFEST, manifest)
+        sync_folder(incoming)
         with _locked(folder):
             if not _ingested(store, source).isdisjoint(keys[path] for path in new):
                 batch = None  # somebody appended one of these files meanwhile: start again with what is left
             else:
                 batch = f"{_next_number(folder):04d}-{_slug(source)}-{joined.digest[:12]}"
                 incoming.replace(folder / batch)
-                _sync(folder)
+                sync_folder(folder)
     if batch is None:
         return append(store, files, source, format, annotator_kind, columns=columns, mapper=mapper, progress=progress)
     return replace(summary, batch=batch)
@@ -230,8 +232,7 @@ def _ingested(store: Path, source: str) -> set[str]:
 
 
 def _manifest(store: Path, batch: str) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((store / "batches" / batch / MANIFEST).read_bytes())
-    return manifest
+    return read_json(store / "batches" / batch / MANIFEST)
 
 
 def _key(path: Path, format: str, companions: Sequence[Path], columns: Mapping[str, Any] | None) -> str:
@@ -261,24 +262,6 @@ def _slug(source: str) -> str:
 
 def _next_number(folder: Path) -> int:
     return 1 + max((int(path.name.split("-")[0]) for path in folder.glob("[0-9]*-*")), default=0)
-
-
-def _write_whole(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Bring the tables to the disk, then the manifest."""
-    for table in TABLES:
-        _sync(folder / f"{table}.parquet")
-    path = folder / MANIFEST
-    path.write_bytes(json.dumps(manifest, indent=1, sort_keys=True).encode())
-    _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -42,10 +42,8 @@ def inspect(path: Path, format: str | None = None, columns: Mapping[str, Any] | 
             seen.rejected += 1
             reasons[item.reason] += 1
             if len(seen.rejects) < SHOWN_REJECTS:
-                where = ",".join(map(str, item.records))
-                seen.rejects.append(
-                    {"origin": f"{path.name}:{where}", "reason": item.reason, "record": item.text[:400]}
-                )
+                origin = f"{path.name}:{','.join(map(str, item.records))}"
+                seen.rejects.append({"origin": origin, "reason": item.reason, "record": item.text[:400]})
             continue
         annotators.add(item.annotator)
         _count(seen, item)
