@@ -114,6 +114,25 @@ def _bias(gap: Floats, weight: Floats, cluster: NDArray[np.int64]) -> dict[str, 
     }
 
 
+def effect(ledger: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
+    """What the rebalance did and cost in a decided ledger, for the whole set and every value of the slices in `by`.
+
+    Before: rows with no other reason than length_rebalanced; after: kept rows, by their `weight`. Columns: slice,
+    value, unit, n_before, n_after, kept (n_after / n_before), ess_after, and p_longer, p_low, p_high, auc of each time.
+    """
+    others = ledger["reasons"].list.set_difference(["length_rebalanced"]).list.len() == 0
+    before = ledger.filter(others & ledger["preferred"].is_not_null())
+    after = before.filter(pl.col("reasons").list.len() == 0)
+    one, two = bias(before, by), bias(after, by, "weight" if "weight" in after.columns else None)
+    key = ["slice", "value"]
+    figures = ["n", "p_longer", "p_low", "p_high", "auc", "ess"]
+    both = one.select(*key, "unit", pl.col(figures).name.suffix("_before")).join(
+        two.select(*key, pl.col(figures).name.suffix("_after")), on=key, how="left", maintain_order="left"
+    )
+    kept = (pl.col("n_after").fill_null(0) / pl.col("n_before")).fill_nan(None).alias("kept")
+    return both.with_columns(kept, pl.col("n_after").fill_null(0)).drop("ess_before")
+
+
 def rebalance(ledger: pl.DataFrame, limits: LengthLimits | None = None) -> pl.DataFrame:
     """The ledger with `length_rebalanced` (true: the row must go) and `length_weight` (1 unless by weights).
 
@@ -130,48 +149,85 @@ def rebalance(ledger: pl.DataFrame, limits: LengthLimits | None = None) -> pl.Da
     goes, weight = np.zeros(ledger.height, bool), np.ones(ledger.height)
     if limits.rebalance != "off" and standing.any():
         at = np.flatnonzero(standing)
-        cells = _cells(ledger[at], gap[at], limits)
+        group, bins = _cells(ledger[at], gap[at], limits)
         if limits.rebalance == "drop":
-            goes[at] = _surplus(ledger[at], gap[at] > 0, cells, limits.tolerance)
+            goes[at] = _surplus(ledger[at], gap[at] > 0, group, bins, limits)
         else:
-            weight[at] = _weights(gap[at] > 0, cells, limits.max_weight)
+            weight[at] = _weights(gap[at] > 0, group, bins, limits)
     return ledger.with_columns(pl.Series("length_rebalanced", goes), pl.Series("length_weight", weight))
 
 
-def _cells(rows: pl.DataFrame, gap: Floats, limits: LengthLimits) -> NDArray[np.int64]:
-    """The cell of each row: slice x quantile bin of the absolute gap within the slice."""
+def _cells(rows: pl.DataFrame, gap: Floats, limits: LengthLimits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slice and bin of each row: quantile bins of the absolute gap within the slice, numbered from small to large."""
     present = [name for name in limits.by if name in rows.columns]
     group = rows.select(pl.struct(present).rank("dense")).to_series().to_numpy() if present else np.ones(rows.height)
-    size = np.abs(gap)
-    ranked = pl.DataFrame({"group": group, "size": size}).select(
+    ranked = pl.DataFrame({"group": group, "size": np.abs(gap)}).select(
         (pl.col("size").rank("average").over("group") - 0.5) / pl.len().over("group")
     )
     bins = np.minimum((ranked.to_series().to_numpy() * limits.bins).astype(np.int64), limits.bins - 1)
-    cell: NDArray[np.int64] = np.asarray(group, np.int64) * limits.bins + bins
-    return np.unique(cell, return_inverse=True)[1]
+    return np.unique(group, return_inverse=True)[1].astype(np.int64), bins
 
 
-def _surplus(rows: pl.DataFrame, longer: NDArray[np.bool_], cell: NDArray[np.int64], slack: float) -> NDArray[np.bool_]:
-    """True for the rows of each cell's majority beyond the minority: the least confident, then the last by id."""
-    size = int(cell.max()) + 1
-    plus, minus = np.bincount(cell, longer, minlength=size), np.bincount(cell, ~longer, minlength=size)
-    room = np.floor(np.minimum(plus, minus) * (1 + slack) / (1 - slack) + 1e-9)
+def _surplus(
+    rows: pl.DataFrame,
+    longer: NDArray[np.bool_],
+    group: NDArray[np.int64],
+    bins: NDArray[np.int64],
+    limits: LengthLimits,
+) -> NDArray[np.bool_]:
+    """True for the rows that each cell has no room for: the least confident, then the last by id."""
+    room = np.stack([_room(counts, limits.tolerance) for counts in _counts(longer, group, bins, limits.bins)])
     confidence = rows["confidence"].fill_null(0.5) if "confidence" in rows.columns else pl.Series(np.zeros(rows.height))
+    columns = {"group": group, "bin": bins, "longer": longer, "confidence": confidence, "id": rows["comparison_id"]}
     place = (
-        pl.DataFrame({"cell": cell, "longer": longer, "confidence": confidence, "id": rows["comparison_id"]})
+        pl.DataFrame(columns)
         .with_row_index("row")
-        .sort("cell", "longer", "confidence", "id", descending=[False, False, True, False])
-        .with_columns(pl.int_range(pl.len()).over("cell", "longer").alias("place"))
+        .sort("group", "bin", "longer", "confidence", "id", descending=[False, False, False, True, False])
+        .with_columns(pl.int_range(pl.len()).over("group", "bin", "longer").alias("place"))
         .sort("row")["place"]
         .to_numpy()
     )
-    return place >= room[cell]
+    return np.asarray(place >= room[group, bins, longer.astype(np.int64)])
 
 
-def _weights(longer: NDArray[np.bool_], cell: NDArray[np.int64], most: float) -> Floats:
-    """w = (n+ + n-) / (2 n of the row's own side), clipped."""
-    size = int(cell.max()) + 1
-    plus, minus = np.bincount(cell, longer, minlength=size), np.bincount(cell, ~longer, minlength=size)
-    own = np.where(longer, plus[cell], minus[cell])
-    weight: Floats = np.clip((plus + minus)[cell] / (2 * own), 1 / most, most)
+def _counts(
+    longer: NDArray[np.bool_], group: NDArray[np.int64], bins: NDArray[np.int64], most: int
+) -> NDArray[np.int64]:
+    """Rows by slice, bin and side (0: the shorter was chosen, 1: the longer), shape (slices, bins, 2)."""
+    slices = int(group.max()) + 1
+    cell = (group * most + bins) * 2 + longer
+    return np.bincount(cell, minlength=slices * most * 2).reshape(slices, most, 2)
+
+
+def _room(counts: NDArray[np.int64], tolerance: float) -> NDArray[np.int64]:
+    """How many rows of each bin and side a slice keeps, shape (bins, 2).
+
+    The smaller side of the slice stays whole and the larger side is cut to its size, bin by bin. Where a bin has too
+    few of the larger side, the nearest bin with rows to spare keeps more instead. So as many rows stay as any balanced
+    subset can hold, and only the borrowed ones differ in size, by a bin or so.
+    """
+    small = int(counts.sum(axis=0).argmin())
+    have, want = counts[:, 1 - small], counts[:, small]
+    if tolerance:
+        want = np.floor(want * (1 + tolerance) / (1 - tolerance) + 1e-9).astype(np.int64)
+    quota = np.minimum(have, want)
+    spare, lack = have - quota, want - quota
+    for distance in range(1, len(have)):
+        for at in np.flatnonzero(lack):
+            for near in (at - distance, at + distance):
+                moved = min(lack[at], spare[near]) if 0 <= near < len(have) else 0
+                if moved:
+                    quota[near], spare[near], lack[at] = quota[near] + moved, spare[near] - moved, lack[at] - moved
+    room = counts.copy()
+    room[:, 1 - small] = quota
+    return room
+
+
+def _weights(
+    longer: NDArray[np.bool_], group: NDArray[np.int64], bins: NDArray[np.int64], limits: LengthLimits
+) -> Floats:
+    """w = (n+ + n-) / (2 n of the row's own side) in its cell, clipped."""
+    counts = _counts(longer, group, bins, limits.bins)
+    both, own = counts.sum(axis=2)[group, bins], counts[group, bins, longer.astype(np.int64)]
+    weight: Floats = np.clip(both / (2 * own), 1 / limits.max_weight, limits.max_weight)
     return weight
