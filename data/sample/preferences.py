@@ -1,5 +1,6 @@
 """The files that tell chosen and rejected: transcripts.jsonl.gz, chats.jsonl (the flipped slice) and forum.jsonl."""
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -54,9 +55,7 @@ def chats(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
         rows.append((None, line(_chat(draft, draft.rejected, draft.chosen))))
         truth.plant("contradictory", draft.id)
     _blanks(deck, truth, rows)
-    true = deck.draft(PLAIN)
-    broken = broken_lines(_chat(drafts[0], drafts[0].chosen, drafts[0].rejected), "chosen")
-    scatter(rows, [("response is true", line(_chat(true, True, true.rejected))), *broken], rng)
+    scatter(rows, broken_lines(_chat(drafts[0], drafts[0].chosen, drafts[0].rejected), "chosen"), rng)
     return truth.jsonl("chats.jsonl", "trl", rows)
 
 
@@ -70,10 +69,12 @@ def _chat(draft: Draft, chosen: object, rejected: object) -> dict[str, Any]:
 
 
 def _blanks(deck: Deck, truth: Truth, rows: list[Row]) -> None:
-    for text in ("", " \n "):
-        draft = Draft(**{**vars(deck.draft(PLAIN)), "better": text, "flipped": False})
-        rows.insert(40, (None, line(_chat(draft, draft.chosen, draft.rejected))))
-        truth.plant("blank", {"comparison_id": draft.id, "reason": "blank_response"})
+    """Responses that are blank, and one that is the JSON value true."""
+    for value in ("", " \n ", True):
+        text, reason = ("true", "response_not_text") if value is True else (str(value), "blank_response")
+        draft = replace(deck.draft(PLAIN), better=text)
+        rows.insert(40, (None, line(_chat(draft, value, draft.rejected))))
+        truth.plant("blank", {"comparison_id": draft.id, "reason": reason})
 
 
 def forum(deck: Deck, truth: Truth, rng: Random) -> bytes:

@@ -12,7 +12,7 @@ from truth import Row, Truth
 
 ANNOTATORS = {"kim": 0.93, "lena": 0.88, "marco": 0.82, "noor": 0.5, "otto": 0.15}  # P(votes for the better one)
 JUDGES = {"judge-large": 0.94, "judge-small": 0.8}
-COLUMNS = ["question_id", "category", "prompt", "response_a", "response_b", "winner", "annotator", "at"]
+COLUMNS = ["question_id", "category", "prompt", "response_a", "response_b", "winner", "annotator", "at", "shown_first"]
 OTHER = {"model_a": "model_b", "model_b": "model_a", "tie": "tie"}
 
 
@@ -41,7 +41,7 @@ def studio(deck: Deck, truth: Truth, rng: Random) -> bytes:
         if votes[0][5] != "tie" and number % 14 in (3, 8):
             # Once a change of mind the day after (the later vote counts), once two contradicting clicks in one second.
             later = moment(3600 * number + 86400) if number % 14 == 3 else votes[0][7]
-            rows.append([*votes[0][:5], OTHER[votes[0][5]], votes[0][6], later])
+            rows.append([*votes[0][:5], OTHER[votes[0][5]], votes[0][6], later, "a"])
             plant = "changed_minds" if number % 14 == 3 else "self_contradictions"
             truth.plant(plant, {"comparison_id": draft.id, "annotator": votes[0][6]})
     unreadable = _spoil(rows, truth)
@@ -64,7 +64,7 @@ def _votes(number: int, draft: Draft, all_tie: bool, rng: Random) -> list[list[s
         winner = "tie" if tie else "model_b" if right == swapped else "model_a"
         prompt = draft.prompt[0]["content"]
         at = moment(3600 * number + 60 * k)
-        rows.append([f"s{number:03d}", draft.question.category, prompt, *sides(draft, swapped), winner, name, at])
+        rows.append([f"s{number:03d}", draft.question.category, prompt, *sides(draft, swapped), winner, name, at, "a"])
     return rows
 
 
@@ -118,6 +118,7 @@ def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
                     "annotator_kind": "model",
                     "category": draft.question.category,
                     "at": moment(1000 * number),
+                    "shown_first": "a",
                 }
                 rows.append((None, line(record)))
     scatter(rows, broken_lines(record, "response_a"), rng)
