@@ -38,6 +38,7 @@ from dpo_data.similarity import SimilarityLimits
 from dpo_data.splits import SplitShares
 
 REASONS = pl.List(pl.String)
+DECIDED = ("duplicate_of", "split", "weight", "reasons")
 
 
 class CurationConfig(Settings):
@@ -194,7 +195,7 @@ def row_rules(config: CurationConfig) -> dict[str, pl.Expr]:
 def decide(ledger: pl.DataFrame, config: CurationConfig) -> pl.DataFrame:
     """The ledger with `reasons` (empty: kept), `duplicate_of`, `split` and `weight`, sorted by comparison_id."""
     count = len(ledger)
-    ledger = _complete(ledger)
+    ledger = _complete(ledger.drop(DECIDED, strict=False))
     ledger = _apply(ledger, row_rules(config))
     ledger = duplicates.choose_survivors(ledger, config.duplicates)
     ledger = prompts.cap(ledger, config.prompts)

@@ -43,7 +43,7 @@ def verify(pairs: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
 
 
 def neighbours(hashes: pl.Series, vectors: Vectors, cosine: float, block: int = 2048) -> pl.DataFrame:
-    """All pairs of prompts (`left` < `right`) at or above `cosine`, exactly. `vectors`: (prompts, width), unit length."""
+    """All pairs of prompts (`left` < `right`) at or above `cosine`, exactly. `vectors`: (prompts, width), length 1."""
     lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(vectors), block):
         rows = vectors[start : start + block]
