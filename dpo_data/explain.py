@@ -71,15 +71,14 @@ def _find(opened: Batches, published: Version, query: str) -> str:
         matches = pl.concat(ids).unique().sort("comparison_id")["comparison_id"].to_list()
         if matches:
             return _only(matches, opened, wanted)
-    in_prompt = (
-        pl.col("prompt").list.eval(pl.element().struct.field("content").str.contains(wanted, literal=True)).list.any()
-    )
-    in_response = [pl.col(side).str.contains(wanted, literal=True) for side in ("response_a", "response_b")]
+    pattern = f"(?i){pl.escape_regex(wanted)}"
+    in_prompt = pl.col("prompt").list.eval(pl.element().struct.field("content").str.contains(pattern)).list.any()
+    in_response = [pl.col(side).str.contains(pattern) for side in ("response_a", "response_b")]
     hits = opened.comparisons().filter(pl.any_horizontal(in_prompt, *in_response)).select("comparison_id").collect()
     if hits.is_empty():
         raise DataError(
             f"No comparison of {opened.store} has {query[:80]!r} as id, as start of an id, or in its text "
-            "(case and white space count)."
+            "(white space counts, case does not)."
         )
     return _only(hits["comparison_id"].sort().to_list(), opened, wanted)
 

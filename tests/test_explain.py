@@ -28,7 +28,7 @@ def test_a_comparison_is_found_by_id_prefix_or_a_piece_of_its_text(tmp_path: Pat
     store, rows = planted(tmp_path)
     versions.publish(store, ledger_of(rows), config())
     one = rows[-2]
-    for query in (one.id, one.id[:10], one.id[:10].upper(), "It is 324", " 324 metres "):
+    for query in (one.id, one.id[:10], one.id[:10].upper(), "It is 324", " 324 metres ", "it IS 324"):
         assert explain(store, query)["comparison_id"] == one.id
 
 
