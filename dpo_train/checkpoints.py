@@ -1,0 +1,131 @@
+"""What a run needs to go on as if it had never stopped: trained weights, optimiser moments, and one page of JSON.
+
+Which pairs a step takes, its learning rate and its dropout are functions of the seed and the step, so the step number
+is the whole state of sampler, schedule and randomness. Folders appear by rename and hold safetensors and JSON only,
+nothing that runs code on loading. The surprise: `best` holds weights alone; a run goes on from its last step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpo_train.config import TrainError
+
+BEST = "best"
+
+
+def save(
+    folder: Path, step: int, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write checkpoint `step` and remove the oldest beyond `keep`; returns its folder."""
+    moments = {
+        f"{name}|{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    target = folder / f"step-{step:08d}"
+    _write(target, {"weights": _tensors(parameters), "optimizer": moments}, {**state, "step": step})
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def save_best(folder: Path, parameters: Mapping[str, nn.Parameter], state: dict[str, Any]) -> None:
+    """Keep the trained weights as they are now as the best so far."""
+    _write(folder / BEST, {"weights": _tensors(parameters)}, state)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None."""
+    steps = _steps(folder)
+    return steps[-1] if steps else None
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The JSON page of a checkpoint."""
+    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def load_weights(checkpoint: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put the checkpoint's weights into `parameters`; raises `TrainError` where they are of another model."""
+    from safetensors.torch import load_file
+
+    found = load_file(checkpoint / "weights.safetensors")
+    if set(found) != set(parameters):
+        other = sorted(set(found) ^ set(parameters))[:3]
+        raise TrainError(
+            f"{checkpoint}: holds other trained weights than this model has (such as {', '.join(other)}). Resume with the "
+            "model and adapter settings of the run, or start a new run."
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(found[name])
+
+
+def load_optimizer(
+    checkpoint: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Put the checkpoint's moments into the optimiser."""
+    from safetensors.torch import load_file
+
+    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+        name, _, field = key.rpartition("|")
+        parameter = parameters[name]
+        placed = value if field == "step" else value.to(parameter.device)  # AdamW keeps its step count on the CPU
+        optimizer.state[parameter][field] = placed.clone()
+
+
+def check_same_run(state: Mapping[str, Any], config: dict[str, Any], reference: dict[str, str], version: str) -> None:
+    """Refuse to resume under other settings, data or reference than the checkpoint's, showing both."""
+    found, expected = state["reference"], reference
+    if found != expected:
+        rows = "; ".join(f"{k}: checkpoint {found.get(k)}, now {expected.get(k)}" for k in expected if found.get(k) != expected[k])
+        raise TrainError(
+            f"the checkpoint was trained against another reference ({rows}). Resume with the model it started from, or "
+            "start a new run."
+        )
+    before = {**state["config"], "version": state["version"]}
+    now = {**config, "version": version}
+    changed = [f"{name}: was {before.get(name)!r}, is {now.get(name)!r}" for name in now if before.get(name) != now[name]]
+    if changed:
+        raise TrainError(f"a run resumes under its own settings, but {'; '.join(changed)}. Set them back, or start anew.")
+
+
+def _tensors(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in parameters.items()}
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if (path / "state.json").exists())
+
+
+def _write(target: Path, files: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> None:
+    """Write a folder beside `target` and rename it into place, so that it is there whole or not at all."""
+    from safetensors.torch import save_file
+
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, tensors in files.items():
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial / f"{name}.safetensors")
+    with (partial / "state.json").open("w", encoding="utf-8") as stream:
+        json.dump(state, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if target.exists():
+        old = target.with_name(f".{target.name}.old.{os.getpid()}")
+        target.rename(old)
+        partial.rename(target)
+        shutil.rmtree(old)
+    else:
+        partial.rename(target)

@@ -1,0 +1,147 @@
+"""From message lists to token ids: the chat template once, the boundary from tokens, the turn's end scored.
+
+Prompt and response are tokenised together, since a token may span their border; the response begins where the
+tokens of the prompt alone, of prompt + chosen and of prompt + rejected stop being the same. What a template writes
+after the end-of-turn token (SmolLM2: a newline) is left out, because no model is asked to write it. The surprise:
+too long a pair is dropped and not cut, since a cut removes different amounts from the two sides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from dpo_train.batches import EncodedPair, row_length
+from dpo_train.config import TrainError
+
+Messages = Sequence[Mapping[str, str]]
+RECIPE = 1  # raise it when the same text would give other tokens
+
+PROMPT_TOO_LONG = "prompt_too_long"
+CHOSEN_TOO_LONG = "chosen_too_long"
+REJECTED_TOO_LONG = "rejected_too_long"
+BOTH_TOO_LONG = "both_too_long"
+EMPTY_RESPONSE = "empty_response"
+EMPTY_PROMPT = "empty_prompt"
+IDENTICAL = "identical_after_truncation"
+
+
+class Encoded(NamedTuple):
+    """A pair as tokens, and what pre-flight tells about it; `reason` is None for a pair that trains."""
+
+    pair: EncodedPair
+    reason: str | None
+    merged_boundary: bool  # a token spans the border of prompt and response
+    cut_chosen: int  # tokens cut off
+    cut_rejected: int
+    end_chosen: bool  # ends with the end-of-turn token
+    end_rejected: bool
+
+
+class Encoder:
+    """Encodes pairs for one tokenizer and one limit; `key` names everything its output depends on."""
+
+    def __init__(self, tokenizer: Any, max_length: int, truncation_mode: str) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.keep_start = truncation_mode == "keep_start"
+        self.ends = frozenset({tokenizer.eos_token_id} - {None})
+        self.key = f"{tokenizer_fingerprint(tokenizer)}-{max_length}-{truncation_mode}-{RECIPE}"
+
+    def encode(self, prompts: Sequence[Messages], chosen: Sequence[Messages], rejected: Sequence[Messages]) -> list[Encoded]:
+        """Encode some pairs at once; raises `TrainError` naming the messages a template cannot render."""
+        prompt_ids = self._tokens([self._render(messages, True) for messages in prompts])
+        sides = [
+            self._tokens([self._render([*prompt, *answer], False) for prompt, answer in zip(prompts, answers, strict=True)])
+            for answers in (chosen, rejected)
+        ]
+        return [self._split(*ids) for ids in zip(prompt_ids, *sides, strict=True)]
+
+    def _render(self, messages: Messages, generation: bool) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=generation, tokenize=False
+            )
+        except Exception as error:  # jinja's and the template's own: whatever it refuses is said with the messages
+            roles = ", ".join(message["role"] for message in messages)
+            raise TrainError(
+                f"the chat template refuses a conversation with the roles {roles}: {error}. Map or drop these roles "
+                "when reading the source, or use a model whose template takes them."
+            ) from error
+        return str(text)
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        """Without special tokens: the template wrote them already (a second BOS would be added here)."""
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _split(self, prompt: list[int], chosen: list[int], rejected: list[int]) -> Encoded:
+        border = min(common_prefix(prompt, chosen), common_prefix(prompt, rejected))
+        answers = [self._without_tail(ids[border:]) for ids in (chosen, rejected)]
+        room = self.max_length - border
+        over = [len(answer) - room for answer in answers]
+        reason = self._too_long(room, over)
+        if self.keep_start and room > 0:
+            answers = [answer[:room] for answer in answers]
+        if border == 0:
+            reason = reason or EMPTY_PROMPT
+        if not all(answers):
+            reason = reason or EMPTY_RESPONSE
+        if answers[0] == answers[1]:
+            reason = reason or IDENTICAL
+        cut = [max(0, extra) if self.keep_start else 0 for extra in over]
+        ends = [bool(answer) and answer[-1] in self.ends for answer in answers]
+        pair = EncodedPair(prompt[:border], answers[0], answers[1])
+        return Encoded(pair, reason, border < len(prompt), cut[0], cut[1], ends[0], ends[1])
+
+    def _too_long(self, room: int, over: list[int]) -> str | None:
+        if room <= 0:
+            return PROMPT_TOO_LONG
+        if self.keep_start or max(over) <= 0:
+            return None
+        if min(over) > 0:
+            return BOTH_TOO_LONG
+        return CHOSEN_TOO_LONG if over[0] > 0 else REJECTED_TOO_LONG
+
+    def _without_tail(self, answer: list[int]) -> list[int]:
+        """Through the last end-of-turn token, if only white space follows it."""
+        last = next((place for place in reversed(range(len(answer))) if answer[place] in self.ends), None)
+        if last is None or self.tokenizer.decode(answer[last + 1 :]).strip():
+            return answer
+        return answer[: last + 1]
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    count = 0
+    for one, other in zip(left, right, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def columns(encoded: Sequence[Encoded]) -> dict[str, list[Any]]:
+    """The pairs as columns of the token cache; `length` is what the pair costs as an input row."""
+    return {
+        "prompt_tokens": [one.pair.prompt for one in encoded],
+        "chosen_tokens": [one.pair.chosen for one in encoded],
+        "rejected_tokens": [one.pair.rejected for one in encoded],
+        "reason": [one.reason or "" for one in encoded],
+        "length": [row_length(one.pair) for one in encoded],
+        "merged_boundary": [one.merged_boundary for one in encoded],
+        "cut_chosen": [one.cut_chosen for one in encoded],
+        "cut_rejected": [one.cut_rejected for one in encoded],
+        "end_chosen": [one.end_chosen for one in encoded],
+        "end_rejected": [one.end_rejected for one in encoded],
+    }
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """16 hex digits over the tokenizer's rules, its special tokens and its chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    text = json.dumps([rules, tokenizer.chat_template, tokenizer.eos_token, tokenizer.bos_token])
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

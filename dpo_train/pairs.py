@@ -1,0 +1,185 @@
+"""The pairs of a version, split by split: memory-mapped shards, tokens made once, metadata on demand.
+
+Shards are opened with `datasets`, so a set larger than memory trains; tokens lie in an Arrow file of the cache that is
+keyed by the shards' content, the tokenizer and the truncation, and by nothing else. Only numbers a pair (length,
+weight, hashes) are held in memory. The surprise: pairs that cannot train are left out here, each with a reason in
+`reasons`, and indices count the pairs that stayed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dpo_train.batches import EncodedPair, Indices
+from dpo_train.config import TrainError
+from dpo_train.encoding import Encoder, columns
+
+SPLITS = ("train", "validation", "test")
+_NEEDED = ("pair_id", "prompt", "chosen", "rejected")
+
+
+class PairSet:
+    """The pairs of one split that can train, addressed 0..len-1 in the order of the shards."""
+
+    def __init__(self, split: str, rows: Any, tokens: Any) -> None:
+        """`rows` and `tokens` are datasets of all pairs of the shards, row by row the same pair."""
+        reasons = np.asarray(tokens.data.column("reason").to_pylist(), dtype=object)
+        self.split = split
+        self.rows = rows
+        self.tokens = tokens
+        self.reasons = reasons
+        self.kept: Indices = np.flatnonzero(reasons == "").astype(np.int64)
+        self.pair_ids: list[str] = self._column("pair_id")
+        self.lengths: Indices = np.asarray(self._numbers(tokens, "length"), dtype=np.int64)
+        self.weights = self._floats("weight")
+        self.confidence = self._floats("confidence")
+        self.prompts = self._prompt_groups()
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def encoded(self, indices: Iterable[int]) -> list[EncodedPair]:
+        """Token ids of some pairs."""
+        wanted = self.kept[np.asarray(list(indices), dtype=np.int64)]
+        names = ("prompt_tokens", "chosen_tokens", "rejected_tokens")
+        table = pa.concat_tables([self.tokens.data.table.slice(int(row), 1) for row in wanted]) if len(wanted) else None
+        if table is None:
+            return []
+        return [EncodedPair(*ids) for ids in zip(*(table.column(name).to_pylist() for name in names), strict=True)]
+
+    def metadata(self, indices: Sequence[int]) -> pa.Table:
+        """Every column of some pairs; prompt, chosen and rejected as text."""
+        table = self.rows.select(self.kept[np.asarray(indices, dtype=np.int64)]).with_format("arrow")[:]
+        for name in ("prompt", "chosen", "rejected"):
+            texts = [_text(messages) for messages in table.column(name).to_pylist()]
+            table = table.set_column(table.column_names.index(name), name, pa.array(texts, pa.string()))
+        return table.replace_schema_metadata(None)
+
+    def probe(self, count: int) -> Indices:
+        """At most `count` pairs, the same ones for the same data: spread over the sources, first by hash of the id."""
+        if count >= len(self):
+            return np.arange(len(self), dtype=np.int64)
+        sources = self._column("source") if "source" in self.rows.column_names else [""] * len(self)
+        ranked: dict[str, list[tuple[bytes, int]]] = {}
+        for place, (source, name) in enumerate(zip(sources, self.pair_ids, strict=True)):
+            ranked.setdefault(str(source), []).append((blake2b(name.encode(), digest_size=8).digest(), place))
+        shares = [sorted(group) for _, group in sorted(ranked.items())]
+        # a pair's place within its source's share: taking the lowest gives every source its proportion
+        spread = sorted(((k + 0.5) / len(group), place) for group in shares for k, (_, place) in enumerate(group))
+        return np.sort(np.array([place for _, place in spread[:count]], dtype=np.int64))
+
+    def _column(self, name: str) -> list[Any]:
+        return self.rows.data.column(name).take(pa.array(self.kept)).to_pylist()  # type: ignore[no-any-return]
+
+    def _numbers(self, dataset: Any, name: str) -> npt.NDArray[Any]:
+        return np.asarray(dataset.data.column(name).to_numpy())[self.kept]
+
+    def _floats(self, name: str) -> npt.NDArray[np.float64]:
+        """A column of numbers, 1 where it is null or absent: no weight given means full weight."""
+        if name not in self.rows.column_names:
+            return np.ones(len(self))
+        values = np.array([1.0 if value is None else float(value) for value in self._column(name)])
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            worst = self.pair_ids[int(np.flatnonzero(~np.isfinite(values) | (values < 0))[0])]
+            raise TrainError(f"{self.split}: column {name} of pair {worst} is not a finite number ≥ 0. Publish it anew.")
+        return values
+
+    def _prompt_groups(self) -> list[str]:
+        """What clusters pairs of one prompt: the column prompt_group or prompt_hash, else a hash of the prompt."""
+        for name in ("prompt_group", "prompt_hash"):
+            if name in self.rows.column_names:
+                return [str(value) for value in self._column(name)]
+        column = self.rows.data.column("prompt")
+        digests = (_digest(_text(column[int(row)].as_py())) for row in self.kept)
+        return [digest.hexdigest() for digest in digests]
+
+
+def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path) -> PairSet:
+    """The pairs of one split of a version folder; empty where the version has none of it.
+
+    Raises `TrainError` where the version has no shards or they lack a column.
+    """
+    import datasets
+
+    shards = sorted((version / "pairs").glob(f"{split}-*.parquet"))
+    if not (version / "pairs").is_dir() or (split == "train" and not shards):
+        raise TrainError(f"{version}: no shards pairs/{split}-*.parquet. Publish a version first, or check the path.")
+    shards = [shard for shard in shards if pq.ParquetFile(shard).metadata.num_rows]
+    if not shards:
+        return PairSet(split, *_nothing())
+    _check_columns(shards)
+    digest = blake2b(digest_size=8)
+    for shard in shards:
+        digest.update(shard.read_bytes())
+    datasets.disable_progress_bars()
+    rows = datasets.Dataset.from_parquet([str(shard) for shard in shards], cache_dir=str(cache / "shards"))
+    key = f"{digest.hexdigest()}-{encoder.key}"
+    (cache / "tokens").mkdir(parents=True, exist_ok=True)
+    tokens = rows.map(
+        lambda batch: columns(encoder.encode(batch["prompt"], batch["chosen"], batch["rejected"])),
+        batched=True,
+        batch_size=500,
+        remove_columns=rows.column_names,
+        new_fingerprint=_digest(key).hexdigest(),
+        cache_file_name=str(cache / "tokens" / f"{key}.arrow"),
+    )
+    return PairSet(split, rows, tokens)
+
+
+def preflight(sets: Sequence[PairSet]) -> dict[str, Any]:
+    """What happened to the pairs on their way to tokens, split by split, plain counts."""
+    return {pairs.split: _preflight(pairs) for pairs in sets}
+
+
+def _preflight(pairs: PairSet) -> dict[str, Any]:
+    table = pairs.tokens.data.select([name for name in pairs.tokens.column_names if not name.endswith("_tokens")])
+    kept = {name: np.asarray(table.column(name).to_pylist())[pairs.kept] for name in table.column_names}
+    dropped = Counter(reason for reason in pairs.reasons if reason)
+    return {
+        "pairs": len(pairs.reasons),
+        "kept": len(pairs),
+        "dropped": dict(sorted(dropped.items())),
+        "merged_boundaries": int(kept["merged_boundary"].sum()),
+        "cut": {side: int((kept[f"cut_{side}"] > 0).sum()) for side in ("chosen", "rejected")},
+        "tokens_cut": {side: int(kept[f"cut_{side}"].sum()) for side in ("chosen", "rejected")},
+        "without_end_of_turn": {side: int((~kept[f"end_{side}"].astype(bool)).sum()) for side in ("chosen", "rejected")},
+        "longest_row": int(pairs.lengths.max(initial=0)),
+        "mean_row": round(float(pairs.lengths.mean()), 1) if len(pairs) else None,
+    }
+
+
+def _check_columns(shards: Sequence[Path]) -> None:
+    names = pq.ParquetFile(shards[0]).schema_arrow.names
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        raise TrainError(
+            f"{shards[0]}: column {', '.join(missing)} missing; found {', '.join(names)}. Expected the pairs of a "
+            "published version (pair_id, prompt, chosen, rejected, weight, …)."
+        )
+
+
+def _nothing() -> tuple[Any, Any]:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({name: [] for name in _NEEDED})
+    return rows, datasets.Dataset.from_dict(columns([]))
+
+
+def _text(messages: Any) -> str:
+    """A message list as one readable text: a lone message is its content, several are told apart by role."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _digest(text: str) -> Any:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8)

@@ -1,0 +1,184 @@
+"""Log-probabilities of the starting weights: computed once a pair, kept by content, checked before the first step.
+
+A cached value belongs to (weights, precision, way of scoring, token ids) and to nothing else: the tokens already tell
+tokenizer, template and truncation apart, so β and learning-rate sweeps, resumed runs and later versions of the data
+all find it. Computed by the same `Policy.score` as the policy's own. The surprise: one probe batch is scored live
+before the first step of every run, which catches a wrong checkpoint, dropout, adapter or precision in one line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from dpo_train.batches import EncodedPair, Indices, long_cut
+from dpo_train.config import TrainError
+from dpo_train.encoding import tokenizer_fingerprint
+from dpo_train.logprobs import Sums
+from dpo_train.losses import PairLogprobs
+from dpo_train.losses_contract import PREFIXES, PairLoss
+from dpo_train.model import Policy, tolerance
+from dpo_train.pairs import PairSet
+
+Floats = npt.NDArray[np.float64]
+COLUMNS = ("chosen", "rejected", "chosen_prefix", "rejected_prefix")
+PART = 2048  # pairs scored before they are written: what an interruption can lose
+
+
+class Reference(NamedTuple):
+    """Sums over the response tokens under the starting weights, float64, shape (pairs,) of a `PairSet`; the prefixes
+    as `losses.PairLogprobs` means them. NaN: not computed, because the loss reads no reference."""
+
+    chosen: Floats
+    rejected: Floats
+    chosen_prefix: Floats
+    rejected_prefix: Floats
+
+    def of(self, indices: Indices, device: torch.device) -> dict[str, torch.Tensor]:
+        """The `ref_*` fields of some pairs."""
+        return {f"ref_{name}": torch.from_numpy(column[indices]).to(device) for name, column in zip(COLUMNS, self, strict=True)}
+
+
+def fingerprint(policy: Policy) -> dict[str, str]:
+    """What the reference is: kept in checkpoints, compared on resume."""
+    return {
+        "weights": policy.weights,
+        "tokenizer_and_template": tokenizer_fingerprint(policy.tokenizer),
+        "dtype": str(policy.dtype).removeprefix("torch."),
+    }
+
+
+def scored(policy: Policy, pairs: PairSet, indices: Indices, budget: int) -> Iterator[tuple[Indices, Sums]]:
+    """Log-probabilities of the pairs at `indices`, a forward pass at a time, without gradient, longest first."""
+    with torch.inference_mode():
+        for group in long_cut(pairs.lengths[indices], budget):
+            places = indices[group]
+            sums = policy.score(pairs.encoded(places))
+            _check_finite(sums, pairs, places)
+            yield places, sums
+
+
+def reference(policy: Policy, pairs: PairSet, indices: Indices, cache: Path, budget: int) -> Reference:
+    """The reference of the pairs at `indices`: from the cache where it is there, computed and kept where it is not."""
+    folder = cache / "reference" / _folder(policy)
+    folder.mkdir(parents=True, exist_ok=True)
+    result = Reference(*(np.full(len(pairs), np.nan) for _ in COLUMNS))
+    keys = {int(place): _key(pair) for place, pair in zip(indices, pairs.encoded(indices), strict=True)}
+    known = _read(folder)
+    for place, key in keys.items():
+        if key in known:
+            for column, value in zip(result, known[key], strict=True):
+                column[place] = value
+    missing = np.array([place for place, key in keys.items() if key not in known], dtype=np.int64)
+    for start in range(0, len(missing), PART):
+        part = missing[start : start + PART]
+        _compute(policy, pairs, part, budget, result)
+        _write(folder, [keys[int(place)] for place in part], [column[part] for column in result])
+    return result
+
+
+def check_start(loss: PairLoss, policy: Policy, pairs: PairSet, reference: Reference, probe: Indices) -> float:
+    """Assert on a live probe batch that policy == reference; returns the largest |log-ratio| seen, in nats.
+
+    The loss must be `loss.at_reference()` (ln 2 for sigmoid) and margins 0, within rounding; else `TrainError`.
+    """
+    encoded = pairs.encoded(probe)
+    with torch.inference_mode():
+        live = policy.score(encoded)
+    logps = pair_logprobs(live, reference, pairs, probe, policy.device, encoded)
+    off = torch.maximum((live.chosen - logps.ref_chosen).abs(), (live.rejected - logps.ref_rejected).abs())
+    dtype = torch.bfloat16 if policy.autocast else policy.dtype
+    limit = tolerance(dtype, int(torch.maximum(logps.chosen_tokens, logps.rejected_tokens).max()))
+    worst = float(off.max())
+    if not worst <= limit:
+        pair = pairs.pair_ids[int(probe[int(off.argmax())])]
+        expected = loss.at_reference()
+        found = float(loss(logps).mean())
+        raise TrainError(
+            f"Before the first step the policy must equal its reference, but log-probabilities of pair {pair} differ by "
+            f"{worst:.3g} nats (rounding explains {limit:.2g}); the loss is {found:.6f}"
+            + (f", expected {expected:.6f}" if expected is not None else "")
+            + ". Likely causes: dropout that is active, an adapter that is not fresh or that the reference pass did not "
+            "turn off, another checkpoint or precision than the cached reference's, a changed tokenizer or template. "
+            "If the model is the one you mean, remove cache/reference of the store and start again."
+        )
+    return worst
+
+
+def pair_logprobs(
+    sums: Sums, reference: Reference, pairs: PairSet, indices: Indices, device: torch.device, encoded: Sequence[EncodedPair]
+) -> PairLogprobs:
+    """What a loss reads, for the pairs at `indices` scored as `sums`."""
+    return PairLogprobs(
+        chosen=sums.chosen,
+        rejected=sums.rejected,
+        chosen_tokens=torch.tensor([len(pair.chosen) for pair in encoded], device=device),
+        rejected_tokens=torch.tensor([len(pair.rejected) for pair in encoded], device=device),
+        confidence=torch.from_numpy(pairs.confidence[indices]).to(device),
+        chosen_prefix=sums.chosen_prefix,
+        rejected_prefix=sums.rejected_prefix,
+        chosen_collision=sums.chosen_collision,
+        rejected_collision=sums.rejected_collision,
+        **reference.of(indices, device),
+    )
+
+
+def _compute(policy: Policy, pairs: PairSet, indices: Indices, budget: int, into: Reference) -> None:
+    needs, policy.needs = policy.needs, PREFIXES  # always with the prefixes, so that a sweep of ld_alpha finds them too
+    try:
+        with policy.as_reference():
+            for places, sums in scored(policy, pairs, indices, budget):
+                for column, value in zip(into, sums, strict=False):
+                    assert value is not None
+                    column[places] = value.double().cpu().numpy()
+    finally:
+        policy.needs = needs
+
+
+def _folder(policy: Policy) -> str:
+    precision = "autocast" if policy.autocast else str(policy.dtype)
+    text = f"{policy.weights} {precision} {policy.path} {policy.device.type}"
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _key(pair: EncodedPair) -> bytes:
+    digest = blake2b(digest_size=16)
+    for ids in pair:
+        digest.update(np.asarray(ids, dtype="<i4").tobytes() + b"|")
+    return digest.digest()
+
+
+def _read(folder: Path) -> dict[bytes, tuple[float, ...]]:
+    known: dict[bytes, tuple[float, ...]] = {}
+    for part in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(part)
+        values = zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True)
+        known.update(zip(table.column("key").to_pylist(), values, strict=True))
+    return known
+
+
+def _write(folder: Path, keys: list[bytes], columns: list[Floats]) -> None:
+    table = pa.table({"key": pa.array(keys, pa.binary()), **dict(zip(COLUMNS, columns, strict=True))})
+    name = blake2b(b"".join(keys), digest_size=8).hexdigest()
+    partial = folder / f".{name}.{os.getpid()}"
+    pq.write_table(table, partial)
+    partial.replace(folder / f"{name}.parquet")
+
+
+def _check_finite(sums: Sums, pairs: PairSet, places: Indices) -> None:
+    finite = (torch.isfinite(sums.chosen) & torch.isfinite(sums.rejected)).cpu().numpy()
+    if not finite.all():
+        names = ", ".join(pairs.pair_ids[int(place)] for place in places[~finite][:3])
+        raise TrainError(
+            f"{pairs.split}: log-probabilities of {int((~finite).sum())} pairs are not finite, first {names}. The weights "
+            "have diverged (lower learning_rate) or the precision is too small (set dtype to float32)."
+        )
