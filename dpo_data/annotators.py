@@ -45,7 +45,7 @@ def annotators(
     limits, reliability = limits or AnnotatorLimits(), reliability or ReliabilityLimits()
     coded, _, people = code(collapse(votes), reliability)
     found = estimate(coded, reliability)
-    table = people.with_columns(**_accuracy(coded, found, limits), **_counts(coded)).with_columns(
+    table = people.with_columns(**leave_one_out(coded, found, limits), **_counts(coded)).with_columns(
         pl.Series("skill", found.skill), pl.Series("position_bias", found.bias)
     )
     table = table.join(_position(votes), on=["source", "annotator"], how="left", nulls_equal=True)
@@ -69,7 +69,7 @@ def annotators(
     ).sort("votes", "source", "annotator", descending=[True, False, False])
 
 
-def _accuracy(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits) -> dict[str, pl.Series]:
+def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits) -> dict[str, pl.Series]:
     """Leave-one-out accuracy with its interval, the flag, and the decisions that flip without the annotator.
 
     With c the posterior of the others' choice, P(agree) = skill c + (1 - skill)(1 - c). Weighting votes by s = 2c - 1

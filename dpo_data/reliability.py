@@ -30,9 +30,9 @@ class ReliabilityLimits(Settings):
     prior_votes: float = Field(8.0, gt=0)
     """How many votes' worth an annotator starts at the skill of all annotators together."""
     tie_evidence: float = Field(0.25, ge=0, le=1)
-    """How much of a vote a tie counts: evenly half for either side, half right and half wrong. A quarter with eight
-    prior votes predicts held-out votes of UKPConvArg1 and LLMFAO best together (log loss .571, .566; whole votes
-    .588, .650) and agrees with UKPConvArg1's gold more often than the majority (tests/bench/bench_agreement.py)."""
+    """How much of a vote a tie counts: evenly half for either side, half right and half wrong. Whole votes predict
+    held-out votes worse (log loss .588 against .571 on UKPConvArg1, .650 against .566 on LLMFAO); none at all is better
+    on one and worse on the other, and would call who always ties skilled (tests/bench/bench_agreement.py)."""
     max_strength: float = Field(2.0, ge=1)
     """The most that a graded vote counts, against one for the median strength of its source. Strength is evidence: on
     SQuALITY's ratings votes with a gap under .1 of the scale agree with the others 56 % of the time, those with .35 to
