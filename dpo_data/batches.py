@@ -21,6 +21,7 @@ from typing import Any
 
 import polars as pl
 
+from dpo_data import forgetting
 from dpo_data.durable import read_json, sync, sync_folder, write_json
 from dpo_data.formats.detect import reader
 from dpo_data.formats.files import Piece, count, pieces
@@ -74,13 +75,14 @@ class Batches:
 
     @property
     def digest(self) -> str:
-        """Hex hash of what the batches hold, the same whatever order they were appended in."""
+        """Hex hash of what the batches hold and the store forgot, the same whatever order they were appended in."""
         contents = sorted(_manifest(self.store, batch)["digest"] for batch in self.ids)
+        contents.append(forgetting.read(self.store).digest)
         return blake2b("".join(contents).encode(), digest_size=16).hexdigest()
 
     def comparisons(self) -> pl.LazyFrame:
         """One row per comparison, schema COMPARISONS: the first batch's row, attributes merged over all batches."""
-        frames = [pl.scan_parquet(self._path(batch, "comparisons")) for batch in self.ids]
+        frames = [self._open(batch, "comparisons") for batch in self.ids]
         if len(frames) < 2:
             return frames[0] if frames else empty(COMPARISONS).lazy()
         ids = pl.concat([frame.select("comparison_id", batch=pl.lit(index)) for index, frame in enumerate(frames)])
@@ -94,7 +96,7 @@ class Batches:
         """Batch `index` without the comparisons of earlier batches, and with the attributes of later ones."""
         earlier = repeated.filter(pl.col("batch") < index).lazy()
         merged = merge_attributes(
-            pl.concat([pl.scan_parquet(self._path(batch, "comparisons")) for batch in self.ids])
+            pl.concat([self._open(batch, "comparisons") for batch in self.ids])
             .select("comparison_id", "attributes")
             .join(repeated.lazy(), on="comparison_id", how="semi")
         )
@@ -117,11 +119,13 @@ class Batches:
         """Every reject of every batch, schema REJECTS plus `batch`."""
         return self._scan("rejects")
 
-    def _path(self, batch: str, table: str) -> Path:
-        return self.store / "batches" / batch / f"{table}.parquet"
+    def _open(self, batch: str, table: str) -> pl.LazyFrame:
+        """One table of one batch, without what the store was told to forget."""
+        frame = pl.scan_parquet(self.store / "batches" / batch / f"{table}.parquet")
+        return forgetting.read(self.store).leave_out(frame)
 
     def _scan(self, table: str) -> pl.LazyFrame:
-        frames = [pl.scan_parquet(self._path(batch, table)).with_columns(batch=pl.lit(batch)) for batch in self.ids]
+        frames = [self._open(batch, table).with_columns(batch=pl.lit(batch)) for batch in self.ids]
         return pl.concat(frames) if frames else empty(TABLES[table]).lazy().with_columns(batch=pl.lit(""))
 
 
