@@ -47,8 +47,7 @@ def winner(value: Any, present: bool = True) -> tuple[Side, dict[str, str]]:
     name = str(value).strip().lower() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
     side = WINNERS.get(name)
     if side is None:
-        said = f"is {value!r:.40}" if name else found(value, present)
-        raise UnreadableError(f"The winner {said}; expected a, b, tie or one of their usual names.")
+        raise UnreadableError(f"The winner {found(value, present)}; expected a, b, tie or one of their usual names.")
     return side, {"both_bad": "true"} if name in BOTH_BAD else {}
 
 

@@ -31,11 +31,8 @@ def detect(record: Record) -> bool:
 def parse(record: Record) -> Iterator[Item]:
     """One vote a record; the first side is `chosen`."""
     prompt, first, second, attributes = pair(record)
-    scores = next(
-        [None if record.get(key) is None else number_of(record[key], key) for key in keys]
-        for keys in SCORES
-        if keys[0] in record
-    )
+    names = next((keys for keys in SCORES if keys[0] in record), SCORES[0])
+    scores = [None if record.get(key) is None else number_of(record[key], key) for key in names]
     model = next((keys for keys in MODELS if keys[0] in record), MODELS[0])
     choice: Side = "first"
     if None not in scores:

@@ -79,13 +79,12 @@ def read_messages(path: Path) -> Iterator[Item]:
     The messages of a tree may stand anywhere, so the whole file is held in memory.
     """
     nodes: dict[str, Row] = {}
-    children: dict[str | None, list[Row]] = {}
+    children: dict[str, list[Row]] = {}
     for row in rows(path):
         try:
-            if row.problem is not None:
-                raise UnreadableError(row.problem)
-            nodes[text_of(row.value, "message_id")] = row
-            children.setdefault(row.value.get("parent_id"), []).append(row)
+            _check(row)
+            nodes[row.value["message_id"]] = row
+            children.setdefault(row.value.get("parent_id") or "", []).append(row)
         except UnreadableError as problem:
             yield Reject(str(problem), row.text, (row.number,))
     used: set[int] = set()
@@ -98,19 +97,40 @@ def read_messages(path: Path) -> Iterator[Item]:
             yield Reject("The message takes part in no comparison: no two ranked replies.", row.text, (row.number,))
 
 
+def _check(row: Row) -> None:
+    """Raise unless the row is a message that can be placed in a tree."""
+    if row.problem is not None:
+        raise UnreadableError(row.problem)
+    text_of(row.value, "message_id")
+    message({"role": row.value.get("role"), "content": row.value.get("text")}, "text")
+    if row.value.get("parent_id") is not None:
+        text_of(row.value, "parent_id")
+    if row.value.get("rank") is not None:
+        number_of(row.value["rank"], "rank")
+
+
+def _path(node: Row, nodes: dict[str, Row]) -> list[Row]:
+    """The messages from the root to this one; empty where the way up does not end at a root."""
+    path = [node]
+    while (up := path[0].value.get("parent_id")) is not None:
+        if up not in nodes or len(path) > len(nodes):
+            return []
+        path.insert(0, nodes[up])
+    return path
+
+
 def _siblings(parent: Row, nodes: dict[str, Row], replies: list[Row]) -> Iterator[Judgement]:
-    path = [parent]
-    while path[0].value.get("parent_id") in nodes:
-        path.insert(0, nodes[path[0].value["parent_id"]])
     ranked = [
         row
         for row in replies
         if row.value.get("role") == "assistant" and row.value.get("rank") is not None and not row.value.get("deleted")
     ]
+    path = _path(parent, nodes) if len(ranked) > 1 else []
+    if not path:
+        return
     ranked.sort(key=lambda row: number_of(row.value["rank"], "rank"))
     node = {**parent.value, "replies": [row.value for row in ranked]}
     before = [message({"role": row.value.get("role"), "content": row.value.get("text")}, "text") for row in path[:-1]]
-    pairs = combinations(ranked, 2)
-    for vote, (one, two) in zip(_compare(node, before), pairs, strict=True):
+    for vote, (one, two) in zip(_compare(node, before), combinations(ranked, 2), strict=True):
         vote.records = (*(row.number for row in path), one.number, two.number)
         yield vote

@@ -87,7 +87,7 @@ def read_judge(path: Path) -> Iterator[Item]:
         pair = pairs.get(record.get("idx"))
         if pair is None:
             raise UnreadableError(f"Pair {record.get('idx')!r} is not in {TESTSET}.")
-        verdict = next(value for key, value in record.items() if JUDGEMENT.fullmatch(key))
+        verdict = next((value for key, value in record.items() if JUDGEMENT.fullmatch(key)), None)
         yield from _votes(pair, {judge: verdict}, "model")
 
     return each(path, parse)

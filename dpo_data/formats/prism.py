@@ -56,8 +56,8 @@ def _conversation(group: list[Row]) -> Iterator[Item]:
         except UnreadableError as problem:
             yield Reject(str(problem), row.text, (row.number,))
     context: list[Message] = []
-    readable.sort(key=lambda row: (number_of(row.value["turn"], "turn"), row.value.get("within_turn_id") or 0))
-    for _, turn in groupby(readable, key=lambda row: row.value["turn"]):
+    readable.sort(key=lambda row: number_of(row.value["turn"], "turn"))
+    for _, turn in groupby(readable, key=lambda row: number_of(row.value["turn"], "turn")):
         answers = list(turn)
         yield from _turn(answers, context)
         context = [*context, *_went_on(answers)]

@@ -188,10 +188,12 @@ def number_of(value: object, name: str) -> float:
 
 
 def found(value: object, present: bool) -> str:
-    """The words for what stands in a field: "is missing", "is null", "is a list", …"""
+    """The words for what stands in a field: "is missing", "is null", "is blank", "is a list", …"""
     if not present:
         return "is missing"
-    names = {type(None): "is null", bool: "is true or false", dict: "is an object", list: "is a list", str: "is text"}
+    if isinstance(value, str):
+        return f"is {value!r:.40}" if value.strip() else "is blank"
+    names = {type(None): "is null", bool: "is true or false", dict: "is an object", list: "is a list"}
     return names.get(type(value), f"is {value!r:.40}")
 
 
