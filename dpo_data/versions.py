@@ -34,6 +34,7 @@ from dpo_data import (
     unpaired,
 )
 from dpo_data.annotators import annotators
+from dpo_data.audit import page
 from dpo_data.curate import CurationConfig
 from dpo_data.schema import DataError
 from dpo_data.shards import KEPT, ShardSettings
@@ -120,6 +121,7 @@ def publish(
             manifest = {"version": version, **identity, "batches": _sources(opened)}
             _write(hidden, ledger, opened, config, shard_settings, manifest)
             _compare(hidden, ledger, before)
+            page.write(hidden)
             durable.write_json(hidden / "manifest.json", manifest)
             durable.sync_folder(hidden)
             hidden.replace(folder / version)

@@ -52,11 +52,12 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """What a file holds and what would become of it; writes nothing."""
+    from dpo_data.formats import paths
     from dpo_data.inspection import inspect as look
     from flows.telling import inspection_lines
 
-    found = asdict(look(path, format))
-    answer(found, as_json, inspection_lines(found))
+    found = [asdict(look(file, format)) for file in paths.find(path, format=format)]
+    answer({"files": found}, as_json, [line for file in found for line in inspection_lines(file)])
 
 
 @app.command()

@@ -91,18 +91,22 @@ def _resolve(folder: Path, path: str) -> str:
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """`a.b=value` settings as a nested mapping, for a what-if over the curation limits."""
-    raw: dict[str, Any] = {}
-    for override in overrides:
-        _apply(raw, override if override.startswith("curation.") else f"curation.{override}")
-    found: dict[str, Any] = raw.get("curation", {})
-    return found
+    """Curation limits by dotted name, for a what-if: `agreement.min_agreement=0.7`, with or without `curation.`."""
+    return {name.removeprefix("curation."): value for name, value in map(_parse, overrides)}
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def _parse(override: str) -> tuple[str, Any]:
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise DataError(f"--set {override}: expected name=value, such as curation.agreement.min_agreement=0.7.")
+    try:
+        return name, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise DataError(f"--set {override}: {text!r} is not a YAML value. Quote it.") from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, value = _parse(override)
     *parents, last = name.split(".")
     if parents and parents[0] not in Recipe.model_fields:
         raise DataError(f"--set {override}: names start with one of {', '.join(Recipe.model_fields)}.")
@@ -112,10 +116,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise DataError(f"--set {override}: {parent} is not a group of settings, so {name} does not exist.")
         target = inner
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise DataError(f"--set {override}: {text!r} is not a YAML value. Quote it.") from None
+    target[last] = value
 
 
 def _explain(where: object, error: ValidationError) -> str:

@@ -12,16 +12,17 @@ _REASONS_SHOWN = 12
 def inspection_lines(found: dict[str, Any]) -> list[str]:
     """Which format, how many records, the first of them, and what would be rejected."""
     lines = [
+        f"file      {found['path']}",
         f"format    {found['format']}",
-        f"records   {found['records']}: {found['voted']} vote, "
-        f"{found['thumbs']} lone thumbs, {found['rejected']} rejected",
-        f"gives     {found['comparisons']} comparisons, {found['votes']} votes",
+        f"records   {found['records']}, {found['rejected']} of them would be rejected",
+        f"gives     {found['votes']} votes ({found['ties']} ties) by {found['annotators']} named annotators, "
+        f"{found['thumbs']} lone thumbs",
     ]
-    for row in found["first"]:
-        lines += ["", *(f"  {name:<12} {_short(value)}" for name, value in row.items() if value is not None)]
+    for row in found["rows"]:
+        lines += ["", *(f"  {name:<12} {_short(value)}" for name, value in row.items() if value not in (None, {}, []))]
     if found["reasons"]:
-        lines += ["", "rejected records"]
-        lines += columns([("records", "why"), *((str(row["records"]), str(row["reason"])) for row in found["reasons"])])
+        rows = [(str(count), reason) for reason, count in found["reasons"].items()]
+        lines += ["", "rejected records", *columns([("records", "why"), *rows])]
     return lines
 
 
