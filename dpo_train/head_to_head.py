@@ -8,6 +8,7 @@ never are. The temperature is fitted on one half of the prompts and used on the 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ REFERENCE = "the untrained reference"
 
 
 class Contender(NamedTuple):
-    """One run's last evaluation of one split; arrays (pairs,), sorted by pair id; log-ratios and margins as logged."""
+    """One run's evaluation of one split with the weights it kept; arrays (pairs,), sorted by pair id; log-ratios and margins as logged."""
 
     name: str
     step: int
@@ -66,7 +67,7 @@ def choose_split(champion: Path | None, challenger: Path, wanted: str | None) ->
 
 
 def meet(champion: Path | None, challenger: Path, split: str) -> HeadToHead:
-    """Read both runs at the last evaluation of `split`; without a champion the challenger meets the reference itself.
+    """Read both runs with the weights they kept; without a champion the challenger meets the reference itself.
 
     Pairs whose prompt stands in the training probe of either run are left out and counted.
     """
@@ -159,7 +160,7 @@ def _pair_log(run: Path) -> Any:
 
 def _contender(run: Path, split: str) -> Contender:
     log = _pair_log(run)
-    step = steps_of(log, split)[-1]
+    step = _kept_step(run, steps_of(log, split))
     probe = frozenset(
         prompt
         for prompt, where in zip(log["prompt_id"].to_pylist(), log["split"].to_pylist(), strict=True)
@@ -167,6 +168,20 @@ def _contender(run: Path, split: str) -> Contender:
     )
     digest = hashlib.sha256((run / "pair_log.parquet").read_bytes()).hexdigest()
     return Contender(run.name, step, digest, at_step(log, split, step), probe)
+
+
+def _kept_step(run: Path, logged: list[int]) -> int:
+    """The step whose weights the run kept, by its summary.json; without one, the last evaluated."""
+    file = run / "summary.json"
+    if not file.is_file():
+        return logged[-1]
+    kept = json.loads(file.read_text(encoding="utf-8")).get("best_step")
+    if kept not in logged:
+        raise TrainError(
+            f"run {run.name} kept the weights of step {kept}, but this split was evaluated at steps "
+            f"{', '.join(map(str, logged))}: evaluate it with the kept weights first."
+        )
+    return int(kept)
 
 
 def _reference(challenger: Contender) -> Contender:

@@ -168,6 +168,21 @@ def test_pairs_of_one_prompt_count_as_one_voice(tmp_path: Path) -> None:
     assert widths[0] / widths[1] == pytest.approx(math.sqrt(10), rel=0.05)
 
 
+def test_a_run_is_judged_by_the_weights_it_kept_and_not_by_its_last_step(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", margins(240, 160))
+    new = write_run(tmp_path / "new", margins(300, 100), step=20)
+    log = pq.read_table(new / "pair_log.parquet").to_pylist()
+    worse = [row | {"step": 40, "margin": -1.0} for row in log if row["step"] == 20]
+    pq.write_table(pa.Table.from_pylist(log + worse), new / "pair_log.parquet")
+    assert gate(old, new, GateSettings()).decision == "reject"
+    (new / "summary.json").write_text('{"best_step": 20}')
+    found = gate(old, new, GateSettings())
+    assert (found.decision, found.challenger.step) == ("promote", 20)
+    (new / "summary.json").write_text('{"best_step": 30}')
+    with pytest.raises(TrainError, match="step 30, but this split was evaluated at steps 0, 20, 40"):
+        gate(old, new, GateSettings())
+
+
 def test_only_pairs_that_both_hold_out_are_compared_whatever_their_order(tmp_path: Path) -> None:
     ids = [f"pair{index:04d}" for index in range(300)]
     old = write_run(tmp_path / "old", margins(100, 100), ids=ids[:200])
