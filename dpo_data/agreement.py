@@ -142,7 +142,8 @@ def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes
         pl.col("copies").cast(pl.Int32).alias("repeats"),
     )
     columns = {name: numbers[name].to_numpy() for name in numbers.columns}
-    return CodedVotes(**columns, items=items.height, annotators=people.height), items, people
+    group = people["source"].rank("dense").cast(pl.Int64).to_numpy() - 1
+    return CodedVotes(**columns, group=group, items=items.height), items, people
 
 
 def posteriors(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[pl.DataFrame, Reliability]:

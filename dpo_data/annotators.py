@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dpo_data.agreement import KEY, code, collapse
-from dpo_data.intervals import wilson
-from dpo_data.reliability import CodedVotes, Reliability, ReliabilityLimits, contribution, estimate
+from dpo_data.intervals import Z95, wilson
+from dpo_data.reliability import CodedVotes, Reliability, ReliabilityLimits, estimate, without_own
 from dpo_data.settings import Settings
 
 Floats = NDArray[np.float64]
@@ -27,7 +27,7 @@ class AnnotatorLimits(Settings):
     confidence_z: float = Field(2.5758, gt=0)
     """Flags ask for a 99 % interval: a table of hundreds of annotators would accuse dozens at 95 %. Inverted: the whole
     interval below one half. Random: not above one half, the whole of it below the mean accuracy
-    of all votes, and the accuracy itself nearer to one half than to that mean."""
+    of the source's votes, and the accuracy itself nearer to one half than to that mean."""
 
 
 def annotators(
@@ -76,11 +76,8 @@ def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits
     (a coin toss of the others judges nobody) the weighted agreement is A + B skill, A = sum s(1-c) / sum s,
     B = sum s^2 / sum s; its Wilson interval on Kish's n = (sum s)^2 / sum s^2 maps to the skill by the same line.
     """
-    own = contribution(votes, found)
-    whole = found.logit[votes.item]
-    rest = whole - own
-    rest[np.abs(rest) < 1e-4] = 0  # nobody else voted: what is left is rounding
-    flips = (np.sign(np.round(whole, 6)) != np.sign(rest)) & (own != 0)
+    whole, rest = without_own(votes, found)
+    flips = np.sign(np.where(np.abs(whole) < 1e-4, 0, whole)) != np.sign(rest)
     surplus = np.abs(np.tanh(rest / 2)) * (votes.direction != 0)
     weight = surplus * votes.repeats
 
@@ -90,14 +87,11 @@ def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits
     mass, square = total(weight), total(weight * surplus)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate, n = total(weight * (votes.direction * rest > 0)) / mass, np.where(mass > 0, mass**2 / square, 0)
-        slope = square / mass
-        base = (1 - slope) / 2
-        accuracy, low, high, sure_low, sure_high = (
-            np.clip((value - base) / slope, 0, 1)
-            for value in (rate, *wilson(rate, n), *wilson(rate, n, limits.confidence_z))
-        )
-    judged = n > 0
-    typical = float(np.average(accuracy[judged], weights=n[judged])) if judged.any() else 1.0
+        accuracy = _unmixed(rate, square / mass)
+        low, high = _interval(rate, n, square / mass, Z95)
+        sure_low, sure_high = _interval(rate, n, square / mass, limits.confidence_z)
+        earned = np.bincount(votes.group, np.nan_to_num(accuracy) * n) / np.bincount(votes.group, n)
+    typical = earned[votes.group]  # NaN where nobody of the source could be judged: nobody is flagged there
     chance = (sure_low <= 0.5) & (sure_high < typical) & (accuracy < (0.5 + typical) / 2)
     flag = np.where(chance, "random", "")
     flag = np.where(sure_high < 0.5, "inverted", flag)
@@ -107,6 +101,18 @@ def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits
         "flag": pl.Series(flag).replace("", None),
         "flips": pl.Series(total(flips).astype(np.uint32)),
     }
+
+
+def _unmixed(rate: Floats, slope: Floats) -> Floats:
+    """The accuracy that agrees at `rate` with others who are right with probability (1 + slope) / 2."""
+    return np.asarray(np.clip((rate - (1 - slope) / 2) / slope, 0, 1), np.float64)
+
+
+def _interval(rate: Floats, n: Floats, slope: Floats, z: float) -> tuple[Floats, Floats]:
+    """Wilson's interval of the agreement as one of the accuracy, but never narrower than if the others were perfect."""
+    low, high = wilson(rate, n, z)
+    least_low, least_high = wilson(_unmixed(rate, slope), n, z)
+    return np.fmin(_unmixed(low, slope), least_low), np.fmax(_unmixed(high, slope), least_high)
 
 
 def _counts(votes: CodedVotes) -> dict[str, pl.Series]:

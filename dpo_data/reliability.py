@@ -4,8 +4,8 @@ Two annotators who agree with everyone else deserve more weight than two who cli
 labels are inverted deserves a negative one. The model is the one-coin case of Dawid and Skene (Applied Statistics 28,
 1979) with a Beta prior that is shared among annotators, and a position bias for each annotator as a logit term:
 logit P(vote = side shown first) = s_j z + b_j with z = +1 where the better response was shown first, else -1.
-The surprise: a comparison with a single vote says nothing about who is skilled, and EM would crawl towards the
-prior on such rows, so they are judged by the estimate and take no part in it.
+The surprise: a comparison on which one annotator voted says nothing about who is skilled, and EM would crawl towards
+the prior on such rows, so they are judged by the estimate and take no part in it.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,13 @@ Floats = NDArray[np.float64]
 class ReliabilityLimits(Settings):
     """Priors and stopping rule of the estimate."""
 
-    prior_right: float = Field(2.0, gt=0)
-    """Beta(2, 1) on the share of right votes over all annotators: better than chance, barely more than that.
-    A source with a single vote everywhere gets its mean, 2/3, as confidence: unknown, not certain."""
-    prior_wrong: float = Field(1.0, gt=0)
+    prior_right: float = Field(20.0, gt=0)
+    """Beta(20, 10) on the share of right votes in a source: two thirds, a little better than chance, on the word of 30
+    votes. A source with a single vote everywhere gets its mean as confidence: unknown, not certain, whatever other
+    sources show; a few comparisons shared by two sources, often copies of one another, make neither of them sure."""
+    prior_wrong: float = Field(10.0, gt=0)
     prior_votes: float = Field(8.0, gt=0)
-    """How many votes' worth an annotator starts at the skill of all annotators together."""
+    """How many votes' worth an annotator starts at the skill of all annotators of the source together."""
     tie_evidence: float = Field(0.25, ge=0, le=1)
     """How much of a vote a tie counts: evenly half for either side, half right and half wrong. Whole votes predict
     held-out votes worse (log loss .588 against .571 on UKPConvArg1, .650 against .566 on LLMFAO); none at all is better
@@ -44,7 +45,7 @@ class ReliabilityLimits(Settings):
 
 @dataclass(frozen=True)
 class CodedVotes:
-    """Votes as numbers, sorted by item. All arrays have shape (votes,); `items`, `annotators` are the code ranges."""
+    """Votes as numbers, sorted by item and, within it, annotator. Arrays have shape (votes,), but for `group`."""
 
     item: NDArray[np.int32]
     annotator: NDArray[np.int32]
@@ -52,8 +53,13 @@ class CodedVotes:
     evidence: NDArray[np.float32]  # strength x number of like votes; ties: the limit's tie_evidence
     first: NDArray[np.float32]  # +1 where a was shown first, -1 where b was, 0 unknown
     repeats: NDArray[np.int32]  # how many like votes this row stands for (anonymous votes)
+    group: NDArray[np.int64]  # (annotators,) the source that each annotator's prior is shared in
     items: int
-    annotators: int
+
+    @property
+    def annotators(self) -> int:
+        """How many annotators there are."""
+        return len(self.group)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Reliability:
     weight: Floats  # (annotators,) log-odds that one full vote moves a comparison
     bias: Floats  # (annotators,) logit added to the side shown first
     lean: Floats  # (annotators,) log-odds taken off the side shown first, whatever the vote
-    prior_skill: float
+    prior_skill: Floats  # (groups,) share of right votes in each source: where its annotators start
     iterations: int
     converged: bool
 
@@ -80,6 +86,19 @@ def contribution(votes: CodedVotes, found: Reliability) -> NDArray[np.float32]:
     return towards_a
 
 
+def without_own(votes: CodedVotes, found: Reliability) -> tuple[Floats, Floats]:
+    """The log-odds of each vote's item with all votes, and without any of the vote's annotator; both (votes,)."""
+    own = contribution(votes, found)
+    new = _new_voter(votes)
+    if not new.all():  # an anonymous source has several rows on an item, and they do not judge one another
+        block = np.cumsum(new) - 1
+        own = np.bincount(block, own)[block].astype(np.float32)
+    whole = found.logit[votes.item]
+    rest = whole - own
+    rest[np.abs(rest) < 1e-4] = 0  # nobody else voted: what is left is rounding
+    return whole, rest
+
+
 def estimate(votes: CodedVotes, limits: ReliabilityLimits | None = None) -> Reliability:
     """Skill and bias of every annotator and the posterior of every item, by EM.
 
@@ -87,19 +106,18 @@ def estimate(votes: CodedVotes, limits: ReliabilityLimits | None = None) -> Reli
     """
     limits = limits or ReliabilityLimits()
     shape = (votes.items, votes.annotators)
-    per_item = np.bincount(votes.item, votes.repeats, minlength=votes.items)
     rows = np.concatenate([[0], np.cumsum(np.bincount(votes.item, minlength=votes.items))])
-    informative = per_item >= 2
+    informative = _voters(votes) >= 2
     counted = votes.evidence * informative[votes.item]
     towards = sparse.csr_array((votes.direction * votes.evidence, votes.annotator, rows), shape=shape)
     placed = bool(votes.first.any())
     shown = sparse.csr_array((votes.first * votes.evidence, votes.annotator, rows), shape=shape) if placed else None
     total = _per_annotator(votes, counted)
     first_votes = _per_annotator(votes, counted * votes.direction * votes.first)
-    del counted, per_item
-    everyone = limits.prior_right / (limits.prior_right + limits.prior_wrong)
+    del counted
     agree, lies_first = np.zeros(votes.annotators), np.zeros(votes.annotators)
-    found = _skills(agree, agree, agree, lies_first, everyone, limits)
+    everyone = _everyone(votes.group, agree, agree, limits)
+    found = _skills(agree, agree, agree, lies_first, everyone[votes.group], limits)
     done, steps = False, 0
     while not done and steps < limits.iterations:
         steps += 1
@@ -108,13 +126,28 @@ def estimate(votes: CodedVotes, limits: ReliabilityLimits | None = None) -> Reli
         agree = towards.T @ believed
         if shown is not None:
             lies_first = shown.T @ believed
-        everyone = (limits.prior_right + (total + agree).sum() / 2) / (
-            limits.prior_right + limits.prior_wrong + total.sum()
-        )
-        before, found = found, _skills(total, first_votes, agree, lies_first, everyone, limits)
+        everyone = _everyone(votes.group, total, agree, limits)
+        before, found = found, _skills(total, first_votes, agree, lies_first, everyone[votes.group], limits)
         done = bool(np.abs(found[0] - before[0]).max(initial=0) < limits.tolerance)
     logit = _logit(towards, shown, found)
-    return Reliability(logit, *found, prior_skill=float(everyone), iterations=steps, converged=done)
+    return Reliability(logit, *found, prior_skill=everyone, iterations=steps, converged=done)
+
+
+def _voters(votes: CodedVotes) -> NDArray[np.int64]:
+    """How many different annotators voted on each item: the likes of an anonymous source are one, shape (items,)."""
+    return np.bincount(votes.item, _new_voter(votes), minlength=votes.items).astype(np.int64)
+
+
+def _new_voter(votes: CodedVotes) -> NDArray[np.bool_]:
+    new = np.ones(len(votes.item), bool)
+    new[1:] = (votes.item[1:] != votes.item[:-1]) | (votes.annotator[1:] != votes.annotator[:-1])
+    return new
+
+
+def _everyone(group: NDArray[np.int64], total: Floats, agree: Floats, limits: ReliabilityLimits) -> Floats:
+    """The share of right votes in each group, with its Beta prior."""
+    right, cast = np.bincount(group, (total + agree) / 2), np.bincount(group, total)
+    return np.asarray((limits.prior_right + right) / (limits.prior_right + limits.prior_wrong + cast), np.float64)
 
 
 def _per_annotator(votes: CodedVotes, values: NDArray[np.float32]) -> Floats:
@@ -127,7 +160,7 @@ def _logit(towards: sparse.csr_array, shown: sparse.csr_array | None, found: tup
 
 
 def _skills(
-    total: Floats, first_votes: Floats, agree: Floats, lies_first: Floats, everyone: float, limits: ReliabilityLimits
+    total: Floats, first_votes: Floats, agree: Floats, lies_first: Floats, everyone: Floats, limits: ReliabilityLimits
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Maximum of the M-step in closed form: skill, weight, bias and lean of every annotator.
 

@@ -34,7 +34,7 @@ def decided(frame: pl.DataFrame, limits: ag.AgreementLimits | None = None) -> di
 def test_one_vote_has_no_agreement_and_the_prior_as_confidence() -> None:
     row = decided(votes([("x", "p", "a")]))["x"]
     assert (row["preferred"], row["agreement"], row["votes"], row["reasons"]) == ("a", None, 1, [])
-    assert row["confidence"] == pytest.approx(2 / 3)  # the mean of Beta(2, 1), whatever the number of such votes
+    assert row["confidence"] == pytest.approx(2 / 3)  # the mean of Beta(20, 10), whatever the number of such votes
     many = decided(votes([(f"x{i}", "p", "a") for i in range(500)]))
     assert many["x7"]["confidence"] == pytest.approx(2 / 3)
 
@@ -174,7 +174,7 @@ def test_em_climbs_the_posterior_and_ends_at_its_top() -> None:
         towards = np.bincount(coded.item, coded.direction * weight[coded.annotator])
         base = np.bincount(coded.item, np.log(skill * (1 - skill))[coded.annotator] / 2)
         likelihood = (np.logaddexp(towards / 2, -towards / 2) + base - np.log(2)).sum()
-        m, n = found.prior_skill, limits.prior_votes
+        m, n = found.prior_skill[0], limits.prior_votes
         return float(likelihood + (n * m * np.log(skill) + n * (1 - m) * np.log(1 - skill)).sum())
 
     for j in range(4):

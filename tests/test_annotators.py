@@ -103,6 +103,25 @@ def test_anonymous_votes_share_one_pseudo_annotator_per_source_and_are_never_fla
     assert row["accuracy"] < 0.2
 
 
+def test_copies_of_anonymous_rows_do_not_vouch_for_one_another() -> None:
+    rows = [(str(i), None, "ab"[i % 2]) for i in range(60) for _ in range(3)]
+    row = annotators(votes(rows)).row(0, named=True)
+    assert row["skill"] == pytest.approx(2 / 3)
+    contradicted = annotators(votes([(str(i), None, side) for i in range(9) for side in "ab"])).row(0, named=True)
+    assert (contradicted["judged"], contradicted["accuracy"]) == (0, None)
+    sources = ["here"] * 180 + ["there"] * 120
+    both = votes(rows + [(f"x{i}", who, "a") for i in range(60) for who in "pq"], source=sources)
+    table = annotators(both)
+    assert table.filter(pl.col("source") == "here")["skill"].item() == pytest.approx(2 / 3)
+    assert table.filter(pl.col("source") == "there")["skill"].min() > 0.9
+
+
+def test_surprising_agreement_with_unsure_others_is_no_certainty() -> None:
+    row = annotators(votes([(str(i), who, "a") for i in range(12) for who in "pq"])).row(0, named=True)
+    assert row["accuracy"] == 1
+    assert row["accuracy_low"] < 0.76  # Wilson of 12 of 12
+
+
 def test_a_vote_nobody_else_judges_has_no_accuracy() -> None:
     row = annotators(votes([("x", "p", "a"), ("y", "p", "b")])).row(0, named=True)
     assert (row["judged"], row["accuracy"], row["accuracy_low"], row["flag"]) == (0.0, None, None, None)
@@ -150,8 +169,8 @@ def test_the_estimate_agrees_with_crowd_kit_where_both_ask_the_same() -> None:
         evidence=ones,
         first=ones * 0,
         repeats=ones.astype(np.int32),
+        group=np.zeros(5, np.int64),
         items=2000,
-        annotators=5,
     )
     ours = estimate(coded, ReliabilityLimits(tolerance=1e-7, iterations=500))
     np.testing.assert_allclose(ours.skill, peer.skills_.sort_index().to_numpy(), atol=0.01)

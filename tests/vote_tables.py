@@ -10,9 +10,8 @@ from dpo_data.schema import VOTES
 
 def votes(rows: Iterable[tuple[str, str | None, str]], **columns: Any) -> pl.DataFrame:
     """Votes from (comparison, annotator, choice); `columns` set a whole column to one value or a list of values."""
-    frame = pl.DataFrame(list(rows), ["comparison_id", "annotator", "choice"], orient="row").with_columns(
-        pl.col("comparison_id", "annotator", "choice").cast(pl.String)
-    )
+    text = dict.fromkeys(("comparison_id", "annotator", "choice"), pl.String)
+    frame = pl.DataFrame(list(rows), text, orient="row")
     values = {"source": "here", "annotator_kind": "human", "origin": "file:1"} | columns
     given = [pl.Series(k, v) if isinstance(v, list) else pl.lit(v).alias(k) for k, v in values.items()]
     frame = frame.with_columns(given)

@@ -56,8 +56,8 @@ def simulate(votes: int, people: int = 5000, each: int = 3) -> tuple[CodedVotes,
         evidence=evidence,
         first=first,
         repeats=repeats,
+        group=np.zeros(people, np.int64),
         items=items,
-        annotators=people,
     )
     return coded, truth, skill
 
@@ -213,8 +213,9 @@ def held_out(frame: pl.DataFrame, limits: ReliabilityLimits) -> str:
     posterior, found = agreement.posteriors(seen.drop("ticket"), limits)
     _, _, people = agreement.code(seen, limits)
     skills = people.select("source", "annotator", skill=pl.Series(found.skill))
+    newcomer = float(found.prior_skill[0])
     table = asked.join(posterior, on="comparison_id").join(skills, on=["source", "annotator"], how="left")
-    q, s = table["posterior_a"].to_numpy(), table["skill"].fill_null(found.prior_skill).to_numpy()
+    q, s = table["posterior_a"].to_numpy(), table["skill"].fill_null(newcomer).to_numpy()
     p = np.where((table["choice"] == "a").to_numpy(), q * s + (1 - q) * (1 - s), q * (1 - s) + (1 - q) * s)
     return f"{-np.log(p).mean():.4f} (n {len(p)})"
 
