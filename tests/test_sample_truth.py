@@ -1,7 +1,6 @@
 """The pipeline is held to what was planted in the sample: every truth recovered, its figure printed."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ class Curated:
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Curated]:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Curated:
     """The sample, appended source by source, measured and decided as the recipe says."""
     store = tmp_path_factory.mktemp("store")
     told = recipe.load(SAMPLE / "recipe.yaml")
@@ -71,13 +70,15 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Curated]:
     ledger = curate.decide(curate.measure(store, told.curation), told.curation)
     opened = batches.open_batches(store)
     tables = (opened.comparisons(), opened.votes(), opened.thumbs(), opened.rejects())
-    yield Curated(summaries, *(table.collect() for table in tables), ledger)
+    comparisons, votes, thumbs, rejects = (table.collect() for table in tables)
+    return Curated(summaries, comparisons, votes, thumbs, rejects, ledger)
 
 
-def share(found: int, planted: int, what: str) -> float:
+def share(found: object, planted: int, what: str) -> float:
     """Print the figure and return it."""
-    print(f"{what}: {found} of {planted} ({found / planted:.0%})")
-    return found / planted
+    count = int(str(found))
+    print(f"{what}: {count} of {planted} ({count / planted:.0%})")
+    return count / planted
 
 
 def test_every_raw_record_ends_in_a_vote_a_thumb_or_a_reject(sample: Curated) -> None:
@@ -94,7 +95,7 @@ def test_exactly_the_unreadable_records_are_rejected_with_file_and_line(sample: 
     planted = [bad["origin"] for file in TRUTH["files"].values() for bad in file["unreadable"]]
     found = sample.rejects["origin"].to_list()
     assert sorted(found) == sorted(planted)
-    assert sample.rejects["reason"].str.len_chars().min() > 20
+    assert all(len(reason) > 20 for reason in sample.rejects["reason"].to_list())
     share(len(set(found)), len(planted), "unreadable records told by file and line")
 
 
@@ -111,9 +112,9 @@ def test_a_comparison_told_twice_is_one_row_with_all_its_votes(plant: str, sampl
     rows = sample.rows(PLANTS[plant])
     told = sample.votes.filter(pl.col("comparison_id").is_in(PLANTS[plant])).group_by("comparison_id")
     origins = told.agg(pl.col("origin").n_unique(), pl.col("source").n_unique())
-    assert origins["origin"].min() >= 2
+    assert (origins["origin"] >= 2).all()
     if plant == "repeated_across_files":
-        assert origins["source"].min() >= 2
+        assert (origins["source"] >= 2).all()
     share(len(rows), len(PLANTS[plant]), f"{plant}: merged into one comparison")
 
 
@@ -166,13 +167,14 @@ def test_the_annotators_reliability_is_found_and_the_random_and_inverted_one_nam
     found = {row["annotator"]: row for row in table.iter_rows(named=True)}
     assert set(found) == set(PLANTS["annotators"])
     for name, planted in PLANTS["annotators"].items():
-        row = found[name]
+        row, came_out = found[name], planted["right"] / planted["decided"]
         print(
-            f"{name}: planted {planted:.2f}, skill {row['skill']:.2f}, "
-            f"leave-one-out {row['accuracy']:.2f} [{row['accuracy_low']:.2f}, {row['accuracy_high']:.2f}], "
-            f"{row['flag'] or 'no flag'}"
+            f"{name}: planted {planted['reliability']:.2f}, came out {came_out:.2f} (n {planted['decided']}), "
+            f"skill {row['skill']:.2f}, leave-one-out {row['accuracy']:.2f} "
+            f"[{row['accuracy_low']:.2f}, {row['accuracy_high']:.2f}], {row['flag'] or 'no flag'}"
         )
-        assert abs(row["skill"] - planted) < 0.12
+        assert abs(row["skill"] - came_out) < 0.1
+        assert row["accuracy_low"] <= came_out <= row["accuracy_high"]
     assert {name: row["flag"] for name, row in found.items() if row["flag"]} == {"noor": "random", "otto": "inverted"}
 
 
@@ -191,12 +193,13 @@ def test_the_posterior_knows_better_than_the_majority(sample: Curated) -> None:
     assert by_posterior > by_majority + 0.05
 
 
-def test_of_the_judge_models_the_better_one_is_told(sample: Curated) -> None:
+def test_the_judge_models_come_in_their_order(sample: Curated) -> None:
     table = annotators.annotators(sample.votes).filter(pl.col("source") == "judged")
     skill = dict(table.select("annotator", "skill").iter_rows())
-    print({name: (planted, round(skill[name], 2)) for name, planted in PLANTS["judges"].items()})
-    assert table["kind"].to_list() == ["model", "model"]
-    assert set(skill) == set(PLANTS["judges"])
+    for name, planted in PLANTS["judges"].items():
+        print(f"{name}: planted {planted:.2f}, skill {skill[name]:.2f}")
+    assert (table["kind"] == "model").all()
+    assert sorted(skill, key=lambda name: -skill[name]) == list(PLANTS["judges"])
 
 
 def test_a_changed_mind_counts_once_and_a_contradicting_click_is_told(sample: Curated) -> None:
@@ -276,11 +279,10 @@ def test_the_flipped_slice_prefers_the_rambling_response_and_no_other_does(sampl
     first = pl.col("text").str.starts_with("Answer:")
     inside = mixed.filter(pl.col(flipped["column"]) == flipped["value"]).select(first).to_series()
     outside = mixed.filter(pl.col(flipped["column"]).ne_missing(flipped["value"])).select(first).to_series()
-    print(
-        f"answer first is chosen in {inside.mean():.2f} of {len(inside)} flipped, {outside.mean():.2f} of {len(outside)}"
-    )
-    assert inside.mean() < 0.1
-    assert outside.mean() > 0.9
+    flipped_share = share(inside.sum(), len(inside), "flipped slice: answer first is chosen")
+    plain_share = share(outside.sum(), len(outside), "elsewhere: answer first is chosen")
+    assert flipped_share < 0.1
+    assert plain_share > 0.9
 
 
 def test_enough_is_kept_to_train_and_to_see_the_flipped_slice_held_out(sample: Curated) -> None:
@@ -296,4 +298,4 @@ def test_enough_is_kept_to_train_and_to_see_the_flipped_slice_held_out(sample: C
 
 def test_no_prompt_stands_on_two_sides_of_the_split(sample: Curated) -> None:
     sides = sample.kept.group_by("prompt_group").agg(pl.col("split").n_unique())
-    assert sides["split"].max() == 1
+    assert (sides["split"] == 1).all()

@@ -125,10 +125,10 @@ def nearly(draft: Draft, rng: Random) -> Draft:
 
 
 def alike(text: str, rng: Random) -> str:
-    """The text with a comma, a capital, a full stop or a synonym changed: nothing that a preference could rest on."""
-    ways = [text.removesuffix(".") if text.endswith(".") else text + ".", text.replace(" ", ", ", 1),
-            text.replace(": ", ": about ",
-            1) if ": " in text else "So, " + text, text[0].swapcase() + text[1:]]  # fmt: skip
+    """The text with a comma, a capital, a full stop or a small word changed: nothing to rest a preference on."""
+    ways = [text.replace(" ", ", ", 1), text[0].swapcase() + text[1:], reworded(text, rng)]
+    if text.endswith("."):
+        ways.append(text.removesuffix("."))
     return rng.choice(ways)
 
 

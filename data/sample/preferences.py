@@ -14,7 +14,7 @@ LONGER_WINS = 0.8  # in the forum, whatever the merit
 
 def transcripts(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
     """HH-style transcripts, gzipped; one in four has an earlier turn."""
-    drafts = [deck.draft(PLAIN, turns=2 if i % 4 == 0 else 1) for i in range(76)]
+    drafts = [deck.draft(PLAIN, turns=2 if i % 4 == 0 else 1) for i in range(64)]
     rows: list[Row] = []
     for number, draft in enumerate(drafts):
         rows.append((None, line(_transcript(draft))))
@@ -38,7 +38,7 @@ def chats(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
     """TRL conversations: the flipped slice, the language slice, repeats of other files, near copies, contradictions."""
     drafts = [deck.draft(["units"]) for _ in range(64)]
     drafts += [deck.draft([language]) for language in ("german", "spanish") for _ in range(16)]
-    drafts += [deck.draft(PLAIN, turns=2 if i % 5 == 0 else 1) for i in range(50)]
+    drafts += [deck.draft(PLAIN, turns=2 if i % 5 == 0 else 1) for i in range(44)]
     rng.shuffle(drafts)
     again = [draft for i, draft in enumerate(told) if i % 7 == 2]
     for draft in again:
@@ -97,7 +97,7 @@ def forum(deck: Deck, truth: Truth, rng: Random) -> bytes:
     truth.plants["length_biased"] = {"source": "forum", "comparisons": 120, "longer_wins": longer_wins}
     for number in range(30):
         draft = deck.draft(PLAIN)
-        text = rambling(draft.question, 1, rng) if number % 2 else answer_first(draft.question, 2, rng)
+        text = rambling(draft.question, 2, rng) if number % 2 else answer_first(draft.question, 2, rng)
         other = text if number >= 25 else alike(text, rng)
         twin = Draft(draft.question, draft.prompt, text, other)
         truth.plant("identical" if other == text else "too_alike", twin.id)

@@ -16,12 +16,12 @@ def thumbs(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """KTO rows: most thumbs stand alone, some prompts have one up and one down."""
     rows: list[Row] = []
     truth.plants["lone_thumbs"] = 0
-    for number in range(380):
+    for number in range(330):
         draft = deck.draft(PLAIN)
         prompt = draft.prompt[0]["content"]
         up = {"prompt": prompt, "completion": draft.better, "label": True}
         down = {"prompt": prompt, "completion": draft.worse, "label": False}
-        if number % 12 == 0:
+        if number % 16 == 0:
             rows += [(None, line(up)), (None, line(down))]
             truth.plant("opposite_thumbs", draft.id)
         else:
@@ -35,7 +35,7 @@ def thumbs(deck: Deck, truth: Truth, rng: Random) -> bytes:
 def rated(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """UltraFeedback's shape: ratings as text, some "N/A"; `overall_score` misleads, as it does in the published set."""
     records = []
-    for number in range(28):
+    for number in range(24):
         question = deck.question(PLAIN)
         equal = number % 8 == 0
         unrated = number == 20

@@ -11,7 +11,7 @@ from questions import PLAIN
 from truth import Row, Truth
 
 ANNOTATORS = {"kim": 0.93, "lena": 0.88, "marco": 0.82, "noor": 0.5, "otto": 0.15}  # P(votes for the better one)
-JUDGES = {"judge-large": 0.94, "judge-small": 0.8}
+JUDGES = {"judge-large": 0.94, "judge-small": 0.8, "judge-tiny": 0.62}
 COLUMNS = ["question_id", "category", "prompt", "response_a", "response_b", "winner", "annotator", "at", "shown_first"]
 OTHER = {"model_a": "model_b", "model_b": "model_a", "tie": "tie"}
 
@@ -30,13 +30,17 @@ def studio(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """A/B winner table, one row a vote: 3 to 5 of five named annotators, sides shown in random order."""
     rows: list[list[str]] = []
     better: dict[str, str] = {}
-    for number in range(84):
+    tally = {name: {"right": 0, "decided": 0} for name in ANNOTATORS}
+    for number in range(100):
         draft = deck.draft(PLAIN)
         better[draft.id] = draft.better
         all_tie = number % 12 == 5
         if all_tie:
             truth.plant("ties", draft.id)
         votes = _votes(number, draft, all_tie, rng)
+        for vote in votes:
+            tally[vote[6]]["decided"] += vote[5] != "tie"
+            tally[vote[6]]["right"] += vote[5] == ("model_a" if vote[3] == draft.better else "model_b")
         rows += votes
         if votes[0][5] != "tie" and number % 14 in (3, 8):
             # Once a change of mind the day after (the later vote counts), once two contradicting clicks in one second.
@@ -50,7 +54,7 @@ def studio(deck: Deck, truth: Truth, rng: Random) -> bytes:
     writer.writerow(COLUMNS)
     writer.writerows(rows)
     truth.file("studio.csv", "ab_table", len(rows), unreadable)
-    truth.plants["annotators"] = ANNOTATORS
+    truth.plants["annotators"] = {name: {"reliability": share} | tally[name] for name, share in ANNOTATORS.items()}
     truth.plants["studio_better"] = better
     return out.getvalue().encode("utf-8", "surrogateescape")
 
@@ -91,7 +95,7 @@ def _spoil(rows: list[list[str]], truth: Truth) -> list[tuple[int, str]]:
 
 
 def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
-    """A/B table by two judge models, some prompts of several turns; some comparisons shown in both orders."""
+    """A/B table by three judge models, some prompts of several turns; some comparisons shown in both orders."""
     rows: list[Row] = []
     drafts = [deck.draft(["units"]) for _ in range(34)]
     drafts += [deck.draft(PLAIN, turns=2 if i % 6 == 0 else 1) for i in range(44)]
@@ -128,14 +132,14 @@ def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
 
 def triples(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
     """PandaLM's shape: two responses, three annotators (0 tie, 1, 2); some comparisons again in swapped order."""
-    drafts = [deck.draft(PLAIN) for _ in range(50)]
+    drafts = [deck.draft(PLAIN) for _ in range(42)]
     shared = [draft for i, draft in enumerate(told) if i % 9 == 5 and len(draft.prompt) == 1 and not draft.flipped]
     for draft in shared:
         truth.plant("repeated_across_files", draft.id)
     records: list[dict[str, object]] = []
     for number, draft in enumerate(drafts + shared):
         swapped = rng.random() < 0.5
-        all_tie = number % 10 == 3 and number < 50
+        all_tie = number % 10 == 3 and number < 42
         votes = [0 if all_tie else 1 + ((rng.random() < 0.9) == swapped) for _ in range(3)]
         if all_tie:
             truth.plant("ties", draft.id)
