@@ -89,6 +89,20 @@ class Schedule(NamedTuple):
         return order[place * self.per_step : (place + 1) * self.per_step]
 
 
+def rate_factor(kind: str, step: int, total: int, warmup_ratio: float) -> float:
+    """What the peak learning rate is multiplied by at optimiser step `step` (from 0) of `total`.
+
+    transformers' schedules of these names, but for one thing: the first step of a warm-up is not spent at rate 0.
+    """
+    warmup = 0 if kind == "constant" else int(np.ceil(warmup_ratio * total))
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    if kind == "linear":
+        return 1 - done
+    return float(0.5 * (1 + np.cos(np.pi * done))) if kind == "cosine" else 1.0
+
+
 def cut(lengths: Indices, budget: int) -> list[Indices]:
     """Positions of `lengths` in groups, by length, none above `budget` padded tokens unless one row alone is.
 

@@ -23,7 +23,12 @@ BEST = "best"
 
 
 def save(
-    folder: Path, step: int, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: dict[str, Any],
+    folder: Path,
+    step: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    history: Mapping[str, Tensor],
     keep: int,
 ) -> Path:
     """Write checkpoint `step` and remove the oldest beyond `keep`; returns its folder."""
@@ -33,7 +38,7 @@ def save(
         for key, value in optimizer.state.get(parameter, {}).items()
     }
     target = folder / f"step-{step:08d}"
-    _write(target, {"weights": _tensors(parameters), "optimizer": moments}, {**state, "step": step})
+    _write(target, {"weights": _tensors(parameters), "optimizer": moments, "history": history}, {**state, "step": step})
     for old in _steps(folder)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -56,6 +61,14 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def read_history(checkpoint: Path) -> dict[str, Tensor]:
+    """The held-out evaluations so far, as the run named them."""
+    from safetensors.torch import load_file
+
+    found: dict[str, Tensor] = load_file(checkpoint / "history.safetensors")
+    return found
+
+
 def load_weights(checkpoint: Path, parameters: Mapping[str, nn.Parameter]) -> None:
     """Put the checkpoint's weights into `parameters`; raises `TrainError` where they are of another model."""
     from safetensors.torch import load_file
@@ -72,9 +85,7 @@ def load_weights(checkpoint: Path, parameters: Mapping[str, nn.Parameter]) -> No
             parameter.copy_(found[name])
 
 
-def load_optimizer(
-    checkpoint: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
+def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     """Put the checkpoint's moments into the optimiser."""
     from safetensors.torch import load_file
 
@@ -85,20 +96,24 @@ def load_optimizer(
         optimizer.state[parameter][field] = placed.clone()
 
 
-def check_same_run(state: Mapping[str, Any], config: dict[str, Any], reference: dict[str, str], version: str) -> None:
+def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Refuse to resume under other settings, data or reference than the checkpoint's, showing both."""
-    found, expected = state["reference"], reference
-    if found != expected:
-        rows = "; ".join(f"{k}: checkpoint {found.get(k)}, now {expected.get(k)}" for k in expected if found.get(k) != expected[k])
+    other = _differences(state["reference"], identity["reference"])
+    if other:
         raise TrainError(
-            f"the checkpoint was trained against another reference ({rows}). Resume with the model it started from, or "
+            f"the checkpoint was trained against another reference: {other}. Resume with the model it started from, or "
             "start a new run."
         )
-    before = {**state["config"], "version": state["version"]}
-    now = {**config, "version": version}
-    changed = [f"{name}: was {before.get(name)!r}, is {now.get(name)!r}" for name in now if before.get(name) != now[name]]
+    changed = _differences(
+        {**state["config"], "version": state["version"]}, {**identity["config"], "version": identity["version"]}
+    )
     if changed:
-        raise TrainError(f"a run resumes under its own settings, but {'; '.join(changed)}. Set them back, or start anew.")
+        raise TrainError(f"a run resumes under its own settings: {changed}. Set them back, or start a new run.")
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return "; ".join(f"{name}: checkpoint {before.get(name)!r}, now {now.get(name)!r}" for name in names)
 
 
 def _tensors(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -117,7 +132,9 @@ def _write(target: Path, files: Mapping[str, Mapping[str, Tensor]], state: dict[
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, tensors in files.items():
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial / f"{name}.safetensors"
+        )
     with (partial / "state.json").open("w", encoding="utf-8") as stream:
         json.dump(state, stream, indent=1)
         stream.flush()

@@ -50,20 +50,22 @@ class Encoder:
         self.ends = frozenset({tokenizer.eos_token_id} - {None})
         self.key = f"{tokenizer_fingerprint(tokenizer)}-{max_length}-{truncation_mode}-{RECIPE}"
 
-    def encode(self, prompts: Sequence[Messages], chosen: Sequence[Messages], rejected: Sequence[Messages]) -> list[Encoded]:
+    def encode(
+        self, prompts: Sequence[Messages], chosen: Sequence[Messages], rejected: Sequence[Messages]
+    ) -> list[Encoded]:
         """Encode some pairs at once; raises `TrainError` naming the messages a template cannot render."""
         prompt_ids = self._tokens([self._render(messages, True) for messages in prompts])
         sides = [
-            self._tokens([self._render([*prompt, *answer], False) for prompt, answer in zip(prompts, answers, strict=True)])
+            self._tokens(
+                [self._render([*prompt, *answer], False) for prompt, answer in zip(prompts, answers, strict=True)]
+            )
             for answers in (chosen, rejected)
         ]
         return [self._split(*ids) for ids in zip(prompt_ids, *sides, strict=True)]
 
     def _render(self, messages: Messages, generation: bool) -> str:
         try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=generation, tokenize=False
-            )
+            text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=generation, tokenize=False)
         except Exception as error:  # jinja's and the template's own: whatever it refuses is said with the messages
             roles = ", ".join(message["role"] for message in messages)
             raise TrainError(

@@ -52,9 +52,7 @@ def hidden_states(model: nn.Module, batch: MicroBatch) -> Tensor:
     mask = attention_mask(batch, next(model.parameters()).dtype)
     if mask is None:
         return body(input_ids=batch.input_ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
-    output = body(
-        input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
-    )
+    output = body(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False)
     return output.last_hidden_state  # type: ignore[no-any-return]
 
 

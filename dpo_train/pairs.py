@@ -90,7 +90,9 @@ class PairSet:
         values = np.array([1.0 if value is None else float(value) for value in self._column(name)])
         if not (np.isfinite(values).all() and (values >= 0).all()):
             worst = self.pair_ids[int(np.flatnonzero(~np.isfinite(values) | (values < 0))[0])]
-            raise TrainError(f"{self.split}: column {name} of pair {worst} is not a finite number ≥ 0. Publish it anew.")
+            raise TrainError(
+                f"{self.split}: column {name} of pair {worst} is not a finite number ≥ 0. Publish it anew."
+            )
         return values
 
     def _prompt_groups(self) -> list[str]:
@@ -151,7 +153,9 @@ def _preflight(pairs: PairSet) -> dict[str, Any]:
         "merged_boundaries": int(kept["merged_boundary"].sum()),
         "cut": {side: int((kept[f"cut_{side}"] > 0).sum()) for side in ("chosen", "rejected")},
         "tokens_cut": {side: int(kept[f"cut_{side}"].sum()) for side in ("chosen", "rejected")},
-        "without_end_of_turn": {side: int((~kept[f"end_{side}"].astype(bool)).sum()) for side in ("chosen", "rejected")},
+        "without_end_of_turn": {
+            side: int((~kept[f"end_{side}"].astype(bool)).sum()) for side in ("chosen", "rejected")
+        },
         "longest_row": int(pairs.lengths.max(initial=0)),
         "mean_row": round(float(pairs.lengths.mean()), 1) if len(pairs) else None,
     }

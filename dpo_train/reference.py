@@ -45,7 +45,10 @@ class Reference(NamedTuple):
 
     def of(self, indices: Indices, device: torch.device) -> dict[str, torch.Tensor]:
         """The `ref_*` fields of some pairs."""
-        return {f"ref_{name}": torch.from_numpy(column[indices]).to(device) for name, column in zip(COLUMNS, self, strict=True)}
+        return {
+            f"ref_{name}": torch.from_numpy(column[indices]).to(device)
+            for name, column in zip(COLUMNS, self, strict=True)
+        }
 
 
 def fingerprint(policy: Policy) -> dict[str, str]:
@@ -115,7 +118,12 @@ def check_start(loss: PairLoss, policy: Policy, pairs: PairSet, reference: Refer
 
 
 def pair_logprobs(
-    sums: Sums, reference: Reference, pairs: PairSet, indices: Indices, device: torch.device, encoded: Sequence[EncodedPair]
+    sums: Sums,
+    reference: Reference,
+    pairs: PairSet,
+    indices: Indices,
+    device: torch.device,
+    encoded: Sequence[EncodedPair],
 ) -> PairLogprobs:
     """What a loss reads, for the pairs at `indices` scored as `sums`."""
     return PairLogprobs(

@@ -1,0 +1,255 @@
+"""Everything before the first step: model, tokens, reference, the checks, the optimiser, and where a run stands.
+
+The order matters: the reference is the starting weights, so it is computed before a checkpoint's weights are loaded;
+and nothing is trained before pre-flight, the check of the fast forward pass and the check of step 0 have passed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dpo_train import checkpoints
+from dpo_train.batches import Indices, Schedule
+from dpo_train.config import TrainConfig, TrainError
+from dpo_train.encoding import Encoder
+from dpo_train.metrics import Measured
+from dpo_train.model import Policy, choose_path, open_policy
+from dpo_train.pair_log import PairLog
+from dpo_train.pairs import SPLITS, PairSet, open_pairs, preflight
+from dpo_train.reference import Reference, check_start, fingerprint, reference
+from dpo_train.stopping import Evaluation
+
+logger = logging.getLogger(__name__)
+BUDGETS = {"cpu": 1024, "cuda": 16384}  # padded tokens of a forward pass; more is no faster on the machines measured
+PROBE = 4  # pairs checked live before the first step
+
+
+@dataclass
+class Watched:
+    """Pairs evaluated again and again: which, and what the starting weights say of them."""
+
+    name: str  # as the pair log calls it: validation, train_probe, test
+    pairs: PairSet
+    indices: Indices
+    reference: Reference
+    first: Measured | None = None
+    last: Measured | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """Prompt group of each watched pair: the unit of intervals."""
+        return [self.pairs.prompts[int(place)] for place in self.indices]
+
+
+@dataclass
+class Job:
+    """A run that is ready to start: what stays the same from here on (the weights apart)."""
+
+    config: TrainConfig
+    version: str
+    run: Path
+    accelerator: Any
+    policy: Policy
+    training: PairSet
+    reference: Reference  # of `training`
+    watched: dict[str, Watched]
+    budget: int
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    total: int
+    eval_every: int
+    save_every: int
+    notes: list[str]
+    identity: dict[str, Any]  # settings, version and reference: what a checkpoint must agree with
+
+
+@dataclass
+class Standing:
+    """How far a run has come; with the weights and the optimiser's moments, all of a checkpoint."""
+
+    step: int = 0
+    spent: float = 0.0  # sum of the learning rates so far
+    best_step: int = 0
+    best_loss: float = math.inf
+    history: list[Evaluation] = field(default_factory=list)
+
+
+def cache_of(version: Path, run: Path) -> Path:
+    """The store's cache, where the version lies in a store; else one of the run's own."""
+    return version.parent.parent / "cache" if version.parent.name == "versions" else run / "cache"
+
+
+def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
+    """Open, check and remember; raises `TrainError` for what a person can mend."""
+    from accelerate import Accelerator
+
+    if "delta" in config.loss.needs:
+        raise TrainError("loss.delta 'running_mean' is not kept by the training loop yet: use 'zero'.")
+    _prepare_folder(run, resume)
+    cache = cache_of(version, run)
+    accelerator = Accelerator(cpu=config.use_cpu, log_with=list(config.report_to) or None, project_dir=run)
+    torch.manual_seed(config.seed)  # of the adapter's first weights
+    policy = open_policy(config, cache, accelerator.device)
+    encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
+    with accelerator.main_process_first():
+        sets = {split: open_pairs(version, split, encoder, cache) for split in SPLITS}
+    checked = preflight(list(sets.values()))
+    if accelerator.is_main_process:
+        write_json(
+            run / "config.json", {**config.model_dump(mode="json"), "beta": config.beta, "version": version.name}
+        )
+        write_json(run / "preflight.json", checked)
+    training = sets["train"]
+    if not len(training):
+        raise TrainError(
+            f"{version}: no training pair can be used: {checked['train']}. Raise max_length, or look at the audit."
+        )
+
+    middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
+    notes = [choose_path(policy, training.encoded(middle)), _without_validation(sets["validation"])]
+    for note in filter(None, notes):
+        logger.warning(note)
+    budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])
+    wanted = _wanted(config, sets)
+    with accelerator.main_process_first():
+        references = _references(config, policy, sets, wanted, cache, budget)
+    watched = {
+        name: Watched(name, sets[split], indices, references[split]) for name, (split, indices) in wanted.items()
+    }
+    probe = wanted["train_probe"][1] if len(wanted["train_probe"][1]) else np.arange(len(training))
+    known = probe[np.isfinite(references["train"].chosen[probe])]
+    if len(known):
+        check_start(config.loss, policy, training, references["train"], _spread(known, training.lengths))
+
+    parameters = policy.trainable()
+    schedule = Schedule(len(training), config.pairs_per_step * accelerator.num_processes, config.seed)
+    total = config.max_steps if config.max_steps > 0 else math.ceil(schedule.steps_per_epoch * config.num_train_epochs)
+    eval_every = config.eval_steps or max(1, math.ceil(total / 10))
+    return Job(
+        config=config,
+        version=version.name,
+        run=run,
+        accelerator=accelerator,
+        policy=policy,
+        training=training,
+        reference=references["train"],
+        watched=watched,
+        budget=budget,
+        parameters=parameters,
+        optimizer=torch.optim.AdamW(
+            parameters.values(),
+            lr=config.rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+            weight_decay=config.weight_decay,
+        ),
+        schedule=schedule,
+        total=total,
+        eval_every=eval_every,
+        save_every=config.save_steps or eval_every,
+        notes=[note for note in notes if note],
+        identity={
+            "config": config.model_dump(mode="json"),
+            "version": version.name,
+            "reference": fingerprint(policy),
+        },
+    )
+
+
+def save_checkpoint(job: Job, standing: Standing) -> None:
+    """Write all that `resume_from` needs."""
+    numbers = {name: getattr(standing, name) for name in ("spent", "best_step", "best_loss")}
+    history = {f"{seen.step}|{seen.spent!r}": np.stack([seen.margin, seen.log_loss]) for seen in standing.history}
+    checkpoints.save(
+        job.run / "checkpoints",
+        standing.step,
+        job.parameters,
+        job.optimizer,
+        {**job.identity, **numbers},
+        {name: torch.from_numpy(value) for name, value in history.items()},
+        keep=job.config.save_total_limit,
+    )
+
+
+def resume_from(checkpoint: Path, job: Job, log: PairLog) -> Standing:
+    """Take over weights, moments, standing and log rows; raises `TrainError` where the run is another one."""
+    state = checkpoints.read_state(checkpoint)
+    checkpoints.check_same_run(state, job.identity)
+    checkpoints.load_weights(checkpoint, job.parameters)
+    checkpoints.load_optimizer(checkpoint, job.parameters, job.optimizer)
+    log.resume(state["step"])
+    history = []
+    for name, value in checkpoints.read_history(checkpoint).items():
+        step, spent = name.split("|")
+        history.append(Evaluation(int(step), float(spent), *value.numpy()))
+    history.sort(key=lambda seen: seen.step)
+    logger.info("going on from step %d", state["step"])
+    return Standing(state["step"], state["spent"], state["best_step"], state["best_loss"], history)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented, by rename."""
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def _prepare_folder(run: Path, resume: bool) -> None:
+    if (run / "summary.json").exists():
+        raise TrainError(f"{run}: this run is finished. Give another folder, or remove it to train again.")
+    if not resume and (run / "checkpoints").exists():
+        shutil.rmtree(run / "checkpoints")
+    if not resume:
+        for name in ("metrics.jsonl", "pair_log.parquet", "pairs.parquet"):
+            (run / name).unlink(missing_ok=True)
+    run.mkdir(parents=True, exist_ok=True)
+
+
+def _wanted(config: TrainConfig, sets: Mapping[str, PairSet]) -> dict[str, tuple[str, Indices]]:
+    """Which pairs are watched: all of validation and test (or a fixed sample), and a probe of the training pairs."""
+    most = config.max_eval_pairs
+    held_out = {split: sets[split].probe(most or len(sets[split])) for split in ("validation", "test")}
+    return {
+        "validation": ("validation", held_out["validation"]),
+        "train_probe": ("train", sets["train"].probe(config.probe_pairs)),
+        "test": ("test", held_out["test"]),
+    }
+
+
+def _references(
+    config: TrainConfig,
+    policy: Policy,
+    sets: Mapping[str, PairSet],
+    wanted: Mapping[str, tuple[str, Indices]],
+    cache: Path,
+    budget: int,
+) -> dict[str, Reference]:
+    """Of all pairs that the run reads them of: a loss without reference needs only those that are logged."""
+    needed = {split: indices for split, indices in wanted.values()}
+    if config.loss.uses_reference:
+        needed["train"] = np.arange(len(sets["train"]), dtype=np.int64)
+    return {split: reference(policy, sets[split], indices, cache, budget) for split, indices in needed.items()}
+
+
+def _spread(indices: Indices, lengths: Indices) -> Indices:
+    """A few of the pairs, from the shortest to the median: enough to catch a fault, cheap to score."""
+    ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 2 + 1)]
+    return ordered[np.unique(np.linspace(0, len(ordered) - 1, PROBE).astype(int))]
+
+
+def _without_validation(pairs: PairSet) -> str | None:
+    if len(pairs):
+        return None
+    return "The version has no validation pairs: nothing can stop the run early, and the last weights are kept."

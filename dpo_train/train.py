@@ -1,0 +1,231 @@
+"""The training loop, top to bottom: a version in, a run folder out.
+
+Prepare, then step by step: draw a window of pairs, add up its gradient, move the weights, look at the held-out pairs
+now and then, and stop when nothing more comes. What is kept are the weights with the lowest held-out log-loss, which
+need not be the last ones.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dpo_train import checkpoints
+from dpo_train.batches import rate_factor
+from dpo_train.config import TrainConfig
+from dpo_train.evaluation import at_start, evaluate
+from dpo_train.gradients import Observer, add_gradient, random_of_step, share_gradient
+from dpo_train.metrics import Measured, alarms, means
+from dpo_train.pair_log import PairLog, write_metadata
+from dpo_train.preparation import Job, Standing, Watched, prepare, resume_from, save_checkpoint, write_json
+from dpo_train.stopping import Evaluation, flattened
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended; written as summary.json."""
+
+    version: str
+    base: dict[str, str]
+    steps: int
+    planned_steps: int
+    stop_reason: str
+    best_step: int  # whose weights were kept
+    pairs: dict[str, int]
+    metrics: dict[str, dict[str, float]]  # validation and test under the kept weights: exact means over pairs
+    alarms: list[str]
+    notes: list[str]
+    output: str  # adapter or model
+    speed: dict[str, float | None]
+
+
+def train(
+    config: TrainConfig, version: Path, run: Path, resume: bool = False, observe: Observer | None = None
+) -> RunSummary:
+    """Train on a published version and write the run folder; `resume` goes on from the newest checkpoint, if any.
+
+    Raises `TrainError` for what a person can mend. `observe` is called wherever the gradient of pairs was just added.
+    """
+    job = prepare(config, version, run, resume)
+    log = PairLog(run / "pair_log.parquet", config.beta)
+    standing = _begin(job, log, resume)
+    records = _Records(job, standing.step)
+    first_step, started = standing.step, time.perf_counter()
+    reason = "all planned steps were taken"
+    bar = tqdm(total=job.total, initial=first_step, desc="train", unit="step", disable=None)
+
+    while standing.step < job.total:
+        random_of_step(config.seed, standing.step)
+        window = job.schedule.window(standing.step)
+        measured = add_gradient(
+            config.loss, job.policy, job.training, job.reference, window, job.budget, job.accelerator, observe
+        )
+        share_gradient(job.parameters, job.accelerator)
+        norm = job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm)
+        rate = config.rate * rate_factor(config.lr_scheduler_type, standing.step, job.total, config.warmup_ratio)
+        for group in job.optimizer.param_groups:
+            group["lr"] = rate
+        job.optimizer.step()
+        job.optimizer.zero_grad(set_to_none=True)
+        standing.step += 1
+        standing.spent += rate
+
+        row = means(measured)
+        records.add("train", standing.step, row | {"grad_norm": float(norm), "learning_rate": rate})
+        bar.set_postfix({"loss": f"{row['loss']:.4f}", "margin": f"{row['rewards/margins']:.3f}"}, refresh=False)
+        bar.update()
+
+        last = standing.step == job.total
+        stop = None
+        if standing.step % job.eval_every == 0 or last:
+            _look(job, standing, log, records)
+            stop = flattened(standing.history, job.watched["validation"].prompts) if config.stop_when_flat else None
+        if (standing.step % job.save_every == 0 or last or stop) and job.accelerator.is_main_process:
+            save_checkpoint(job, standing)
+        if stop is not None:
+            reason = stop
+            break
+
+    bar.close()
+    seconds = time.perf_counter() - started
+    return _finish(job, standing, log, reason, _speed(job, first_step, standing.step, seconds))
+
+
+def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
+    """Where the run stands: at a checkpoint, or at step 0 with the first rows of the log written."""
+    for watched in job.watched.values():
+        if len(watched.indices):
+            watched.first = watched.last = at_start(
+                job.config.loss,
+                job.policy,
+                watched.pairs,
+                watched.reference,
+                watched.indices,
+                job.budget,
+                job.accelerator,
+            )
+    found = checkpoints.latest(job.run / "checkpoints") if resume else None
+    if found is not None:
+        return resume_from(found, job, log)
+    for watched in job.watched.values():
+        if watched.first is not None:
+            log.add(watched.name, 0, watched.pairs, watched.indices, watched.first)
+    standing = Standing()
+    _remember(job, standing)
+    if job.accelerator.is_main_process:
+        log.write()
+        write_metadata(job.run / "pairs.parquet", [(seen.pairs, seen.indices) for seen in job.watched.values()])
+    return standing
+
+
+def _look(job: Job, standing: Standing, log: PairLog, records: _Records) -> None:
+    """Evaluate validation pairs and training probe; log every pair."""
+    for name in ("validation", "train_probe"):
+        watched = job.watched[name]
+        if len(watched.indices):
+            watched.last = _evaluate(job, watched)
+            log.add(name, standing.step, watched.pairs, watched.indices, watched.last)
+            records.add("eval" if name == "validation" else name, standing.step, means(watched.last))
+    _remember(job, standing)
+    if job.accelerator.is_main_process:
+        log.write()
+
+
+def _evaluate(job: Job, watched: Watched) -> Measured:
+    return evaluate(
+        job.config.loss, job.policy, watched.pairs, watched.reference, watched.indices, job.budget, job.accelerator
+    )
+
+
+def _remember(job: Job, standing: Standing) -> None:
+    """Add the evaluation to the history, and keep the weights where held-out log-loss is the lowest so far."""
+    seen = job.watched["validation"].last
+    if seen is None:
+        return
+    standing.history.append(Evaluation(standing.step, standing.spent, seen.margin, seen.log_loss))
+    loss = float(seen.log_loss.mean())
+    if loss < standing.best_loss:
+        standing.best_step, standing.best_loss = standing.step, loss
+        if job.accelerator.is_main_process:
+            checkpoints.save_best(job.run / "checkpoints", job.parameters, {"step": standing.step, "log_loss": loss})
+    job.accelerator.wait_for_everyone()
+
+
+def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict[str, float | None]) -> RunSummary:
+    """Put the weights to keep back, measure them on validation and test pairs, and write what stays of the run."""
+    validation, probe, test = (job.watched[name] for name in ("validation", "train_probe", "test"))
+    warnings = []
+    if validation.first is not None and validation.last is not None:
+        grown = probe.last.margin.mean() if probe.last is not None else None
+        warnings = alarms(validation.first, validation.last, grown)
+    keep_best = job.config.load_best_model_at_end and validation.last is not None
+    kept = standing.best_step if keep_best else standing.step
+    if kept != standing.step:
+        checkpoints.load_weights(job.run / "checkpoints" / checkpoints.BEST, job.parameters)
+    metrics = {}
+    for watched in (validation, test):
+        if len(watched.indices):
+            stale = watched is test or kept != standing.step or watched.last is None
+            values = _evaluate(job, watched) if stale else watched.last
+            assert values is not None
+            metrics[watched.name] = means(values)
+            if watched is test and kept > 0:
+                log.add("test", kept, test.pairs, test.indices, values)
+    output = "adapter" if job.policy.adapter is not None else "model"
+    summary = RunSummary(
+        version=job.version,
+        base=job.policy.base,
+        steps=standing.step,
+        planned_steps=job.total,
+        stop_reason=reason,
+        best_step=kept,
+        pairs={watched.pairs.split: len(watched.pairs) for watched in job.watched.values()},
+        metrics=metrics,
+        alarms=warnings,
+        notes=job.notes,
+        output=output,
+        speed=speed,
+    )
+    if job.accelerator.is_main_process:
+        log.write()
+        job.policy.save(job.run / output)
+        write_json(job.run / "summary.json", asdict(summary))
+    job.accelerator.end_training()
+    return summary
+
+
+def _speed(job: Job, first: int, last: int, seconds: float) -> dict[str, float | None]:
+    """Of the loop alone, evaluations included; a run resumed speaks of its own part."""
+    if last == first:
+        return {"seconds": seconds, "pairs_per_second": None, "tokens_per_second": None}
+    windows = [job.schedule.window(step) for step in range(first, last)]
+    pairs, tokens = sum(map(len, windows)), sum(int(job.training.lengths[window].sum()) for window in windows)
+    return {"seconds": seconds, "pairs_per_second": pairs / seconds, "tokens_per_second": tokens / seconds}
+
+
+class _Records:
+    """metrics.jsonl and the trackers: a row for every step and evaluation."""
+
+    def __init__(self, job: Job, step: int) -> None:
+        self.job = job
+        self.path = job.run / "metrics.jsonl"
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        if job.accelerator.is_main_process:
+            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        job.accelerator.init_trackers("dpo")
+        if step == 0:
+            for watched in job.watched.values():
+                if watched.first is not None and watched.name != "test":
+                    self.add("eval" if watched.name == "validation" else watched.name, 0, means(watched.first))
+
+    def add(self, kind: str, step: int, row: dict[str, float]) -> None:
+        """Write one row at once, so that an interruption loses none."""
+        if self.job.accelerator.is_main_process:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"kind": kind, "step": step, **row}) + "\n")
+        self.job.accelerator.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)
