@@ -25,7 +25,7 @@ REFERENCE = "the untrained reference"
 
 
 class Contender(NamedTuple):
-    """One run's evaluation of one split with the weights it kept; arrays (pairs,), sorted by pair id; log-ratios and margins as logged."""
+    """One run's evaluation of one split with the weights it kept; columns as logged, (pairs,), sorted by pair id."""
 
     name: str
     step: int

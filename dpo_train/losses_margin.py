@@ -61,7 +61,8 @@ class SigmoidNorm(DivergenceLoss):
     """Length-normalised DPO: −log σ(β (s_c/|y_c| − s_r/|y_r|)) (Tülu 3, Lambert et al. 2024, arXiv:2411.15124, β = 5).
 
     Means per token, so β is about 1 to 10. Label smoothing and soft labels as in `sigmoid` (TRL 1.16 has neither here).
-    Rewards stay β times the summed log-ratio, as in TRL: they compare with other runs, not with the loss.
+    Rewards are per token too, as the loss compares them; TRL logs β times the sums, a scale on which β = 5
+    makes every pair look settled.
     """
 
     usual_beta: ClassVar[tuple[float, float] | None] = (1.0, 10.0)
@@ -84,6 +85,11 @@ class SigmoidNorm(DivergenceLoss):
         gap = per_token(chosen, logps.chosen_tokens) - per_token(rejected, logps.rejected_tokens)
         confidence = required(self, logps, ("confidence",))[0] if self.soft_labels else None
         return self.weigh(smoothed(self.beta * gap, self.label_smoothing, confidence), logps)
+
+    def rewards(self, logps: PairLogprobs) -> tuple[Tensor, Tensor]:
+        """(chosen, rejected) implicit rewards per token, β log(π/π_ref)/|y|, each (pairs,)."""
+        chosen, rejected = super().rewards(logps)
+        return per_token(chosen, logps.chosen_tokens), per_token(rejected, logps.rejected_tokens)
 
 
 class Hinge(DivergenceLoss):

@@ -370,6 +370,14 @@ def test_a_response_without_a_scored_token_is_zero_and_not_nan() -> None:
         assert made(loss_type)(logps).isfinite().all(), loss_type
 
 
+def test_rewards_of_the_length_normalised_loss_are_per_token_and_their_margin_is_what_it_reads() -> None:
+    logps = pairs([-6.0], [-9.0], [-9.0], [-7.0], [3], [2])
+    loss = SigmoidNorm(beta=5)
+    chosen, rejected = loss.rewards(logps)
+    assert (chosen.item(), rejected.item()) == (5, -5)  # log-ratios +3 over 3 tokens and −2 over 2
+    assert loss(logps).item() == pytest.approx(math.log1p(math.exp(-10)))
+
+
 def test_simpo_by_hand() -> None:
     logps = pairs([-6.0], [-9.0], [0.0], [0.0], [3], [3])
     # averages −2 and −3: β · 1 − γ = 1.5
