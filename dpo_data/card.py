@@ -35,7 +35,7 @@ def dataset_card(manifest: dict[str, Any], numbers: dict[str, Any], files: Seque
             ["split", "pairs", "prompt groups"],
             ([s["split"], s["kept"], s["prompt_groups"]] for s in numbers["splits"]),
         ),
-        "No prompt group lies in two splits.",
+        f"Prompt groups with kept pairs in two splits: {numbers['prompts']['groups_in_two_splits']}.",
         "## Sources",
         _table(
             ["source", "comparisons", "kept", "votes", "agreement of votes (pairs of votes)", "alpha (comparisons)"],
@@ -121,7 +121,8 @@ def _limits(numbers: dict[str, Any]) -> str:
         "is unknown, not perfect.",
         f"- {torn['rows']:,} of those {torn['of']:,} have votes for both sides; {torn['quarantined']:,} are dropped as "
         "contradictory.",
-        f"- {people['flagged']:,} of {people['annotators']:,} annotators are flagged as random or inverted.",
+        f"- {people['flagged']:,} of {people['named']:,} named annotators (counted per source) are flagged as random "
+        "or inverted; anonymous votes cannot be judged.",
         f"- {counts['rejected_records']:,} raw records or parts of records could not be read.",
         "- `confidence` is the posterior under a model of the annotators, not a measured accuracy.",
     ]

@@ -160,12 +160,17 @@ def by_source(ledger: pl.DataFrame, votes: pl.DataFrame) -> Table:
 
 
 def _annotators(table: pl.DataFrame | None) -> dict[str, Any]:
-    """The flagged annotators and those with most votes; the whole table is annotators.parquet."""
+    """The flagged annotators and those with most votes; the whole table is annotators.parquet.
+
+    `annotators` counts rows of that table: named annotators per source (`named`), and one for all anonymous votes of a
+    source.
+    """
     if table is None or not table.height:
-        return {"annotators": 0, "flagged": 0, "rows": []}
+        return {"annotators": 0, "named": 0, "flagged": 0, "rows": []}
     flagged = table.filter(pl.col("flag").is_not_null())
     shown = pl.concat([flagged, table.filter(pl.col("flag").is_null())]).head(max(200, flagged.height))
-    return {"annotators": table.height, "flagged": flagged.height, "rows": shown.to_dicts()}
+    named = table["annotator"].is_not_null().sum()
+    return {"annotators": table.height, "named": int(named), "flagged": flagged.height, "rows": shown.to_dicts()}
 
 
 def _splits(ledger: pl.DataFrame) -> Table:

@@ -3,8 +3,8 @@
 A version is written into a hidden folder beside the others, every file is flushed to disk, the manifest comes
 last, and only then does one rename make it visible; a process that dies before that leaves nothing a reader can
 see, and the next publish sweeps it away. The id is a hash of what went in and of what was decided, so publishing
-the same twice is a no-op. The surprise: `changes.json` (against the version before) is the one file that depends
-on the store's history, and therefore the one file the manifest does not list.
+the same twice is a no-op. The surprise: `changes.json` (against the version before) depends on the store's history,
+so it, and the audit page that tells of it, are the two files that the manifest does not list.
 """
 
 import fcntl
@@ -121,6 +121,7 @@ def publish(
             manifest = {"version": version, **identity, "batches": _sources(opened)}
             _write(hidden, ledger, opened, config, shard_settings, manifest)
             _compare(hidden, ledger, before)
+            _write_audit(hidden)
             page.write(hidden)
             durable.write_json(hidden / "manifest.json", manifest)
             durable.sync_folder(hidden)
@@ -231,6 +232,12 @@ def _compare(hidden: Path, ledger: pl.DataFrame, before: Version | None) -> None
     if before is not None:
         summary = changes.compare(before.ledger().collect(), ledger).summary
         durable.write_json(hidden / "changes.json", {"old": before.id, **summary})
+
+
+def _write_audit(hidden: Path) -> None:
+    from dpo_data.audit import page  # draws charts: too slow to import for those who only open versions
+
+    durable.sync(page.write(hidden))
 
 
 def _sources(opened: batches.Batches) -> list[dict[str, Any]]:

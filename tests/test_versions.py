@@ -1,5 +1,6 @@
 """Publishing is atomic, idempotent and byte-identical; a version opens as it was written."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -39,7 +40,7 @@ def test_a_published_version_holds_ledger_pairs_and_a_manifest_that_lists_them(t
     listed = {entry["path"]: entry["rows"] for entry in version.manifest["files"]}
     assert listed["ledger.parquet"] == 40
     assert sum(n for path, n in listed.items() if path.startswith("pairs/")) == 39
-    assert set(digests(version.path)) - set(listed) <= {"manifest.json", "changes.json"}
+    assert set(digests(version.path)) - set(listed) <= {"manifest.json", "changes.json", "audit.html"}
     assert versions.verify(version) == []
     assert versions.open_version(store).id == version.id == versions.open_version(store, version.id[:6]).id
 
@@ -187,13 +188,21 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize(
-    ("target", "count"),
-    [("write_pairs", 1), ("pair_columns", 1), ("_sealed", 1), ("stats", 1), ("_sources", 1), ("_point", 1)],
-)
-def test_kill_9_leaves_no_half_version_and_the_next_publish_sweeps(tmp_path: Path, target: str, count: int) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the version that the killed process was writing looks like where nobody dies."""
+    store = plant_store(tmp_path_factory.mktemp("undisturbed"), many(40))
+    versions.publish(store, ledger_of(many(40)), CONFIG)
+    same = config(agreement=AgreementLimits(min_agreement=0.9))
+    return digests(versions.publish(store, ledger_of(many(40)), same).path)
+
+
+@pytest.mark.parametrize(("target", "count"), [("pair_columns", 1), ("stats", 1), ("_sealed", 4), ("_point", 1)])
+def test_kill_9_leaves_no_half_version_and_the_next_publish_sweeps(
+    tmp_path: Path, target: str, count: int, undisturbed: dict[str, str]
+) -> None:
     rows = many(40)
-    store = plant_store(tmp_path / "store", rows)
+    store = plant_store(tmp_path, rows)
     old = versions.publish(store, ledger_of(rows), CONFIG)
     before = digests(old.path)
     script = textwrap.dedent(KILLED).format(
@@ -206,8 +215,25 @@ def test_kill_9_leaves_no_half_version_and_the_next_publish_sweeps(tmp_path: Pat
     new = versions.publish(store, ledger_of(rows), config(agreement=AgreementLimits(min_agreement=0.9)))
     assert new.created == (target != "_point")
     assert versions.open_version(store).id == new.id
-    undisturbed = plant_store(tmp_path / "undisturbed", rows)
-    versions.publish(undisturbed, ledger_of(rows), CONFIG)
-    same = versions.publish(undisturbed, ledger_of(rows), config(agreement=AgreementLimits(min_agreement=0.9)))
-    assert digests(same.path) == digests(new.path)
+    assert digests(new.path) == undisturbed
     assert not list((store / "versions").glob(".publishing-*"))
+
+
+def test_a_second_publisher_is_told_to_wait(tmp_path: Path) -> None:
+    rows = many(5)
+    store = plant_store(tmp_path, rows)
+    versions.publish(store, ledger_of(rows), CONFIG)
+    with (store / "versions" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="Another process is publishing"):
+            versions.publish(store, ledger_of(rows), CONFIG)
+
+
+def test_the_card_tells_counts_reasons_and_hashes_and_no_cell_breaks_out(tmp_path: Path) -> None:
+    rows = [*many(19), Planted("p", "yes", "no", source="evil | <b>", reasons=("tie",))]
+    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), CONFIG)
+    text = (version.path / "README.md").read_text()
+    assert text.startswith("---\nconfigs:") and "19 pairs (prompt, chosen, rejected) kept of 20 comparisons" in text
+    assert "| tie | 1 | 1 |" in text and "evil \\| \\<b\\>" in text
+    for entry in version.manifest["files"]:
+        assert entry["path"] == "README.md" or entry["sha256"] in text
