@@ -21,6 +21,7 @@ from pydantic import Field
 from dpo_data import near
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
+from dpo_data.words import tokens
 
 COLUMNS = pl.Schema({"comparison_id": pl.String(), "benchmark_overlap": pl.Float64(), "benchmark_item": pl.String()})
 _READABLE = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
@@ -50,8 +51,8 @@ def load(paths: tuple[str, ...], words: int) -> Benchmark:
     """Read benchmark files; `DataError` for one that is missing or of an unknown kind."""
     named = [(f"{path.name}:{number}", text) for path in _files(paths) for number, text in _strings(path)]
     texts = pl.Series([text for _, text in named], dtype=pl.String)
-    tokens = near.words(near.tokens(texts))
-    runs = near.shingles(tokens, words)
+    spoken = tokens(texts).words()
+    runs = near.shingles(spoken, words)
     counts = np.diff(runs.offsets)
     item = np.repeat(np.arange(len(named), dtype=np.uint32), counts)
     start = (np.arange(len(runs.values)) - np.repeat(runs.offsets[:-1], counts)).astype(np.uint32)
@@ -59,7 +60,7 @@ def load(paths: tuple[str, ...], words: int) -> Benchmark:
     return Benchmark(
         pl.DataFrame({"run": runs.values, "item": item, "start": start}).sort("run", "item", "start"),
         pl.DataFrame(
-            {"name": [name for name, _ in named], "length": np.diff(tokens.offsets).astype(np.uint32)},
+            {"name": [name for name, _ in named], "length": np.diff(spoken.offsets).astype(np.uint32)},
             schema={"name": pl.String, "length": pl.UInt32},
         ).with_row_index("item"),
         words,
@@ -121,7 +122,7 @@ def measure(texts: pl.DataFrame, benchmark: Benchmark) -> pl.DataFrame:
 
     `texts`: comparison_id, prompt (as one text), response_a, response_b. No shared run is an overlap of 0.
     """
-    parts = [near.shingles(near.words(near.tokens(texts[name])), benchmark.words) for name in texts.columns[1:]]
+    parts = [near.shingles(tokens(texts[name]).words(), benchmark.words) for name in texts.columns[1:]]
     runs = near.join(*parts)
     row = np.repeat(np.arange(len(texts), dtype=np.uint32), np.diff(runs.offsets))
     known = benchmark.runs["run"].to_numpy()

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from dpo_data import near
 from dpo_data.settings import Settings
+from dpo_data.words import Ragged, offsets_of, tokens
 
 # Facts this room adds; all null or zero outside clusters.
 COLUMNS = {
@@ -32,7 +33,7 @@ class DuplicateLimits(Settings):
     drop_contradicted: bool = True
 
 
-def signatures(prompt: near.Ragged, response_a: near.Ragged, response_b: near.Ragged) -> pl.Series:
+def signatures(prompt: Ragged, response_a: Ragged, response_b: Ragged) -> pl.Series:
     """One MinHash per comparison over the shingles of its three parts: the order of the sides does not matter."""
     return near.sign(near.join(prompt, response_a, response_b))
 
@@ -53,7 +54,7 @@ def verify(pairs: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
     and nothing else differs.
     """
     texts = texts.sort("comparison_id")
-    parts = [near.shingles(near.words(near.tokens(texts[name]))) for name in ("prompt", "response_a", "response_b")]
+    parts = [near.shingles(tokens(texts[name]).words()) for name in ("prompt", "response_a", "response_b")]
     stacked = near.incidence(_stack([*parts, near.join(*parts)]))
     count = len(texts)
     place = pl.DataFrame({"id": texts["comparison_id"], "row": np.arange(count, dtype=np.int64)})
@@ -84,10 +85,10 @@ def verify(pairs: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _stack(parts: list[near.Ragged]) -> near.Ragged:
+def _stack(parts: list[Ragged]) -> Ragged:
     values = np.concatenate([part.values for part in parts])
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
-    return near.Ragged(values, np.concatenate([[0], counts.cumsum()]))
+    return Ragged(values, offsets_of(counts))
 
 
 def measure(ledger: pl.DataFrame, edges: pl.DataFrame, limits: DuplicateLimits) -> pl.DataFrame:

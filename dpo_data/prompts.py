@@ -12,6 +12,7 @@ from pydantic import Field
 from dpo_data import near
 from dpo_data.embeddings import DIGITS, Vectors
 from dpo_data.settings import Settings
+from dpo_data.words import tokens
 
 
 class PromptLimits(Settings):
@@ -35,7 +36,7 @@ def proposals(signed: pl.DataFrame) -> pl.DataFrame:
 def verify(pairs: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
     """Add `whole`, the exact Jaccard index of the two prompts. `texts`: prompt_hash, prompt (as one text)."""
     texts = texts.unique("prompt_hash", keep="any").sort("prompt_hash")
-    matrix = near.incidence(near.shingles(near.words(near.tokens(texts["prompt"]))))
+    matrix = near.incidence(near.shingles(tokens(texts["prompt"]).words()))
     place = pl.DataFrame({"id": texts["prompt_hash"], "row": np.arange(len(texts), dtype=np.int64)})
     left = pairs.select(id="left").join(place, on="id", maintain_order="left")["row"].to_numpy()
     right = pairs.select(id="right").join(place, on="id", maintain_order="left")["row"].to_numpy()

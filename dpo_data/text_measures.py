@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from dpo_data import duplicates, languages, lengths, near, similarity, style
 from dpo_data.identity import text_hash
 from dpo_data.schema import MEASURES, DataError, check
+from dpo_data.words import Tokens, tokens
 
 FILE = "measures.parquet"
 NOT_TEXT = "non_text_response"  # the attribute by which a reader says that a response was no JSON string
@@ -33,8 +34,11 @@ _BY_USER = pl.col("prompt").list.eval(
 )
 
 
-def measure_batch(folder: Path, workers: int | None = None) -> int:
-    """Write `measures.parquet` (schema MEASURES) beside `comparisons.parquet`; the rows measured, 0 where it exists."""
+def measure_batch(folder: Path, workers: int | None = None, block: int = _ROWS) -> int:
+    """Write `measures.parquet` (schema MEASURES) beside `comparisons.parquet`; the rows measured, 0 where it exists.
+
+    `workers` processes share the blocks of `block` rows; null takes one per core, and none for a small batch.
+    """
     target = folder / FILE
     if target.exists():
         return 0
@@ -42,13 +46,14 @@ def measure_batch(folder: Path, workers: int | None = None) -> int:
     if not source.exists():
         raise DataError(f"{folder} holds no comparisons.parquet: expected a batch written by `dpo refresh`.")
     rows = int(pq.read_metadata(source).num_rows)
-    starts = range(0, rows, _ROWS)
-    workers = workers or os.cpu_count() or 1
-    if rows < _POOL_FROM or workers == 1:
-        blocks = [_measure_rows(source, start) for start in starts]
+    starts = range(0, rows, block)
+    if workers is None:
+        workers = (os.cpu_count() or 1) if rows >= _POOL_FROM else 1
+    if workers == 1:
+        blocks = [_measure_rows(source, start, block) for start in starts]
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            blocks = list(pool.map(_measure_rows, [source] * len(starts), starts))
+            blocks = list(pool.map(_measure_rows, [source] * len(starts), starts, [block] * len(starts)))
     measured = check(pl.concat(blocks) if blocks else pl.DataFrame(schema=MEASURES), MEASURES, str(target))
     partial = target.with_suffix(".partial")
     measured.write_parquet(partial, compression="zstd", statistics=False)
@@ -56,8 +61,8 @@ def measure_batch(folder: Path, workers: int | None = None) -> int:
     return rows
 
 
-def _measure_rows(source: Path, start: int) -> pl.DataFrame:
-    return measure(pl.scan_parquet(source).slice(start, _ROWS).collect())
+def _measure_rows(source: Path, start: int, block: int) -> pl.DataFrame:
+    return measure(pl.scan_parquet(source).slice(start, block).collect())
 
 
 def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
@@ -74,8 +79,8 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
         turns=_BY_USER.list.len(),
     )
     rows = len(texts)
-    tokens = near.tokens(pl.concat([texts["prompt"], texts["response_a"], texts["response_b"]]))
-    shingles = near.shingles(near.words(tokens))
+    found = tokens(pl.concat([texts["prompt"], texts["response_a"], texts["response_b"]]))
+    shingles = near.shingles(found.words())
     parts = [shingles.rows(part * rows, (part + 1) * rows) for part in range(3)]
     sides = {
         f"{name}_{side}": count
@@ -95,7 +100,7 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
         language=languages.identify(texts["last"]),
         language_a=languages.identify(texts["response_a"]),
         language_b=languages.identify(texts["response_b"]),
-        edit_ratio=_edit_ratios(tokens, rows),
+        edit_ratio=_edit_ratios(found, rows),
         signature=duplicates.signatures(*parts),
     )
     # A prompt's own signature is stored with its first row in the block; its other rows would only repeat it.
@@ -110,9 +115,9 @@ def _hashes(texts: pl.Series) -> pl.Series:
     return pl.Series([None if text is None else text_hash(text) for text in texts], dtype=pl.String)
 
 
-def _edit_ratios(tokens: near.Tokens, rows: int) -> pl.Series:
-    """`tokens` holds prompts, then sides a, then sides b."""
-    codes, borders = tokens.codes.tolist(), tokens.offsets.tolist()
+def _edit_ratios(found: Tokens, rows: int) -> pl.Series:
+    """`found` holds prompts, then sides a, then sides b."""
+    codes, borders = found.exact.tolist(), found.offsets.tolist()
     side_a, side_b = borders[rows : 2 * rows + 1], borders[2 * rows :]
     return pl.Series(
         [

@@ -10,6 +10,7 @@ import pytest
 
 from dpo_data import duplicates, near
 from dpo_data.duplicates import DuplicateLimits
+from dpo_data.words import tokens
 
 LONG = " ".join(f"word{number}" for number in range(40))
 OTHER = " ".join(f"thing{number}" for number in range(40))
@@ -21,7 +22,7 @@ def texts(*rows: tuple[str, str, str, str]) -> pl.DataFrame:
 
 
 def signed(frame: pl.DataFrame) -> pl.DataFrame:
-    parts = [near.shingles(near.words(near.tokens(frame[name]))) for name in ("prompt", "response_a", "response_b")]
+    parts = [near.shingles(tokens(frame[name]).words()) for name in ("prompt", "response_a", "response_b")]
     return frame.select("comparison_id").with_columns(signature=duplicates.signatures(*parts))
 
 
@@ -133,7 +134,7 @@ def test_real_drafts_are_found_with_the_recall_promised(real_data: Path) -> None
     place = {document["doc"]: row for row, document in enumerate(documents)}
     with (folder / "truth_pairs.csv").open() as lines:
         truth = list(csv.DictReader(lines))
-    rows = near.shingles(near.words(near.tokens(pl.Series([document["text"] for document in documents]))))
+    rows = near.shingles(tokens(pl.Series([document["text"] for document in documents])).words())
     left, right = near.candidates(near.sign(rows))
     proposed = set(zip(left.tolist(), right.tolist(), strict=True))
     index = near.jaccard(near.incidence(rows), left, right)

@@ -5,6 +5,7 @@ import polars as pl
 
 from dpo_data import near, prompts
 from dpo_data.prompts import PromptLimits
+from dpo_data.words import tokens
 
 EMPTY = pl.DataFrame(schema={"left": pl.String, "right": pl.String})
 
@@ -28,7 +29,7 @@ def test_near_prompts_are_proposed_and_verified() -> None:
             "prompt": [" ".join(words), " ".join([*words, "more"]), "something else entirely"],
         }
     )
-    signed = texts.with_columns(signature=near.sign(near.shingles(near.words(near.tokens(texts["prompt"])))))
+    signed = texts.with_columns(signature=near.sign(near.shingles(tokens(texts["prompt"]).words())))
     found = prompts.verify(prompts.proposals(signed.select("prompt_hash", "signature")), texts)
     assert found.rows() == [("p", "q", 28 / 29)]
 

@@ -55,6 +55,7 @@ def holds(limits: SimilarityLimits, **columns: object) -> dict[str, bool | None]
         "language_a": "en",
         "language_b": "en",
         "category": "chat",
+        "confidence": 0.8,
     } | columns
     frame = pl.DataFrame({name: [value] for name, value in row.items()})
     return frame.select(**similarity.rules(limits)).row(0, named=True)
@@ -65,7 +66,14 @@ def test_too_similar_needs_both_signals() -> None:
     assert holds(limits)["responses_too_similar"]
     assert not holds(limits, edit_ratio=0.2)["responses_too_similar"]
     assert not holds(limits, similarity=0.9)["responses_too_similar"]
+    assert holds(limits, confidence=None)["responses_too_similar"]
     assert holds(limits, similarity=None)["responses_too_similar"] is None
+
+
+def test_a_small_difference_that_all_annotators_see_is_believed() -> None:
+    assert not holds(SimilarityLimits(), confidence=0.96)["responses_too_similar"]
+    limits = SimilarityLimits(alike=AlikeLimits(unless_confidence=None))
+    assert holds(limits, confidence=0.96)["responses_too_similar"]
 
 
 def test_a_slice_can_have_limits_of_its_own_or_none() -> None:

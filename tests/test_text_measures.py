@@ -1,0 +1,87 @@
+"""Measures of a block and of a batch folder."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dpo_data import text_measures
+from dpo_data.identity import prompt_hash, text_hash
+from dpo_data.schema import COMPARISONS, MEASURES, DataError
+
+PROMPT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is a fjord?"},
+    {"role": "assistant", "content": "A long narrow inlet."},
+    {"role": "user", "content": "Where would I find one near the coast of Norway?"},
+]
+
+
+def comparisons(count: int = 1) -> pl.DataFrame:
+    rows = [
+        {
+            "comparison_id": f"{row:032x}",
+            "prompt": PROMPT if row % 2 == 0 else [{"role": "user", "content": f"Question number {row}?"}],
+            "response_a": f"# Answer\n- **Bergen** number {row}",
+            "response_b": f"Answer: Oslo number {row}",
+            "attributes": [{"key": "non_text_response", "value": "a"}] if row == 1 else [],
+        }
+        for row in range(count)
+    ]
+    return pl.DataFrame(rows, schema=COMPARISONS)
+
+
+def test_a_row_is_measured_as_by_hand() -> None:
+    row = text_measures.measure(comparisons()).row(0, named=True)
+    expected = {
+        "prompt_hash": prompt_hash(PROMPT),
+        "last_turn_hash": text_hash(PROMPT[-1]["content"]),
+        "hash_a": text_hash("# Answer\n- **Bergen** number 0"),
+        "turns": 2,
+        "prompt_chars": sum(len(message["content"]) for message in PROMPT),
+        "response_not_text": False,
+        "chars_a": 30,
+        "words_a": 6,
+        "headers_a": 1,
+        "lists_a": 1,
+        "bold_a": 1,
+        "code_a": 0,
+        "headers_b": 0,
+        "language": "en",
+        "language_a": None,  # 18 letters
+        # tokens: # Answer - * * Bergen * * number 0 | Answer : Oslo number 0; common: Answer number 0
+        "edit_ratio": (10 + 5 - 2 * 3) / 15,
+    }
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_the_contract_holds_and_a_prompt_signature_comes_once() -> None:
+    measured = text_measures.measure(comparisons(5))
+    assert measured.schema == MEASURES
+    # prompts 0, 2 and 4 are one prompt
+    assert measured["prompt_signature"].is_null().to_list() == [False, False, True, False, True]
+    assert measured["response_not_text"].to_list() == [False, True, False, False, False]
+
+
+def test_a_batch_is_measured_once_and_the_same_by_any_number_of_processes(tmp_path: Path) -> None:
+    written = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        comparisons(50).write_parquet(folder / "comparisons.parquet")
+        assert text_measures.measure_batch(folder, workers, block=16) == 50
+        assert text_measures.measure_batch(folder, workers, block=16) == 0
+        written.append(pl.read_parquet(folder / "measures.parquet"))
+    assert written[0]["comparison_id"].to_list() == comparisons(50)["comparison_id"].to_list()
+    assert written[0].equals(written[1])
+
+
+def test_an_empty_batch_is_measured_to_an_empty_table(tmp_path: Path) -> None:
+    comparisons(0).write_parquet(tmp_path / "comparisons.parquet")
+    assert text_measures.measure_batch(tmp_path) == 0
+    assert pl.read_parquet(tmp_path / "measures.parquet").schema == MEASURES
+
+
+def test_a_folder_that_is_no_batch_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no comparisons\.parquet"):
+        text_measures.measure_batch(tmp_path)
