@@ -15,6 +15,7 @@ from published_votes import tables
 from vote_tables import votes
 
 from dpo_data import coefficients as co
+from dpo_data.batches import append, open_batches
 
 TABLES = hnp.arrays(np.int64, st.tuples(st.integers(2, 12), st.just(3)), elements=st.integers(0, 4))
 
@@ -129,3 +130,25 @@ def test_published_kappas_of_pandalm_are_reproduced(real_data: Path) -> None:
     assert table["kappa"].to_list() == pytest.approx(list(truth.values()), abs=1e-3)
     ours, _ = tables(real_data, "pandalm")
     assert co.pairwise_kappa(ours, "origin")["kappa"].to_list() == pytest.approx(table["kappa"].to_list())
+
+
+FILES = {
+    "pandalm": ("pandalm", "testset-v1.json"),
+    "ukpconvarg1": ("ukpconvarg1", "*.jsonl"),
+    "squality": ("squality-human-eval", "all-responses.jsonl"),
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", FILES)
+def test_the_store_gives_the_published_figures_too(name: str, real_data: Path, tmp_path: Path) -> None:
+    """Read, hashed, sides sorted and stored: the side-symmetric figures by record do not move."""
+    truth = json.loads((real_data / "facts.json").read_text())[REAL[name]]["agreement"]
+    folder, pattern = FILES[name]
+    append(tmp_path, sorted((real_data / folder).glob(pattern)), name)
+    table = co.counts(open_batches(tmp_path).votes().collect(), ["origin", "comparison_id"])
+    assert len(table) == truth["items"]
+    assert co.raw_agreement(table) == pytest.approx(truth["raw_agreement"], abs=1e-4)
+    assert co.decided_agreement(table) == pytest.approx(truth["decided_agreement"], abs=1e-4)
+    assert co.alpha(table) == pytest.approx(truth["alpha_nominal_side_symmetric"], abs=1e-4)
+    assert co.alpha(table, "ordinal") == pytest.approx(truth["alpha_ordinal_side_symmetric"], abs=1e-4)
