@@ -246,7 +246,7 @@ def _cycles(ledger: pl.DataFrame) -> dict[str, Any]:
         "of": measured.height,
         "prompts": inside["prompt_hash"].n_unique(),
         "of_prompts": measured["prompt_hash"].n_unique(),
-        "dropped": int(inside["reasons"].list.contains("in_cycle").sum()),
+        "dropped": int(inside["reasons"].list.contains("preference_cycle").sum()),
         "examples": _sample(inside["comparison_id"].to_list()),
     }
 
