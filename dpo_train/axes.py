@@ -14,7 +14,11 @@ import pyarrow as pa
 
 Columns = Mapping[str, npt.NDArray[Any]]  # text: object arrays with None; numbers: float64 with NaN
 
+ALL = "all"  # axis and slice of a split as a whole
 UNKNOWN = "not measured"
+FEWEST = 10  # prompts, below which nothing is said
+FEW = 30  # prompts, below which an interval is shown greyed: Student's t is at its limits
+TOO_SMALL, FEW_PROMPTS, MEASURED = "too small to say", "few prompts", "measured"
 MOST_LEVELS = 40  # a text column with more values names its pairs more than it groups them
 # Identities, texts and bookkeeping: never an axis of their own.
 NOT_AXES = {"pair_id", "comparison_id", "prompt_id", "prompt_group", "prompt_hash", "last_turn_hash", "split"} | {

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dpo_train.adjustment import adjusted_effects
-from dpo_train.axes import SLICES, Axis, label, left_out
+from dpo_train.axes import ALL, FEW, FEW_PROMPTS, FEWEST, MEASURED, SLICES, TOO_SMALL, Axis, label
 from dpo_train.movement import Movement, check_log, hits, movement, splits_of
 from dpo_train.statistics import (
     Bools,
@@ -30,14 +30,11 @@ from dpo_train.statistics import (
     slope,
     weighted_medians,
 )
+from dpo_train.table import render
 
-__all__ = ["ALL", "COLUMNS", "SLICES", "describe", "label", "left_out"]
+__all__ = ["COLUMNS", "SLICES", "describe", "render"]
 
-FEWEST = 10  # prompts, below which nothing is said
-FEW = 30  # prompts, below which an interval is shown greyed: Student's t is at its limits
 DRAWS = 2000  # of the joint bootstrap over prompts
-ALL = "all"
-TOO_SMALL, FEW_PROMPTS, MEASURED = "too small to say", "few prompts", "measured"
 
 # Quantities with an interval: `name`, `name_low`, `name_high`. Margins and rewards in units of beta * nats.
 WITH_INTERVAL = (

@@ -1,0 +1,69 @@
+"""The slice table as a terminal shows it: one line a slice, one block a split, every number with its n."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from dpo_train.axes import ALL, TOO_SMALL
+from dpo_train.headline import headline, number, percent
+
+_HEAD = (
+    "slice",
+    "prompts",
+    "pairs",
+    "movement  [95 %]",
+    "right",
+    "chosen",
+    "rejected",
+    "displaced",
+    "share",
+    "vs rest",
+)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    name = "all pairs" if row["axis"] == ALL else f"{row['axis']} = {row['slice']}"
+    counts = [name if len(name) <= 44 else name[:43] + "…", str(row["prompts"]), str(row["pairs"])]
+    if row["status"] == TOO_SMALL:
+        return [*counts, TOO_SMALL, *[""] * 6]
+    bounds = "n/a" if row["movement_low"] is None else f"{number(row['movement_low'])}, {number(row['movement_high'])}"
+    mark = "*" if row["p_adjusted"] is not None and row["p_adjusted"] <= 0.10 else " "
+    return [
+        *counts,
+        f"{number(row['movement'])}  [{bounds}]",
+        percent(row["accuracy"]),
+        number(row["chosen_reward"]),
+        number(row["rejected_reward"]),
+        percent(row["displaced"]),
+        percent(row["share"]),
+        f"{number(row['contrast'])}{mark}" if row["contrast"] is not None else "",
+    ]
+
+
+def _block(rows: list[dict[str, Any]]) -> list[str]:
+    cells = [_HEAD, *(_cells(row) for row in rows)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(_HEAD))]
+    lines = [
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for line in cells
+    ]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
+
+
+def render(table: pa.Table) -> str:
+    """The table of `slices.describe` as text: headline and one block of lines for each split."""
+    rows = table.to_pylist()
+    lines: list[str] = []
+    for split in dict.fromkeys(row["split"] for row in rows):
+        here = [row for row in rows if row["split"] == split]
+        words = headline(here)
+        lines += [f"Margins by slice, split {split}, step {here[0]['from_step']} to {here[0]['to_step']}", ""]
+        lines += [words["total"], words["fix"], words["sure"], "", *_block(here), ""]
+    lines.append(
+        "Movement: mean change of the margin (β · nats), interval clustered by prompt. right: margin > 0, ties half. "
+        "displaced: chosen grew less likely though the margin grew. vs rest *: stands among all slices compared "
+        "(Benjamini–Hochberg, q = .10)."
+    )
+    return "\n".join(lines)
