@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_votes import golds, tables
 from vote_tables import swapped, votes
@@ -15,6 +15,7 @@ from dpo_data import agreement as ag
 from dpo_data import schema
 from dpo_data.reliability import ReliabilityLimits, estimate
 
+LAW = settings(deadline=None, derandomize=True)
 ROWS = st.lists(
     st.tuples(st.sampled_from("xyzw"), st.sampled_from(["p", "q", "r", None]), st.sampled_from(["a", "b", "tie"])),
     min_size=1,
@@ -123,6 +124,7 @@ def test_strength_counts_against_the_usual_strength_of_its_source() -> None:
     assert odds == pytest.approx([np.log(2) / 2, np.log(2), 2 * np.log(2)], rel=1e-5)
 
 
+@LAW
 @given(ROWS, st.randoms(use_true_random=False))
 def test_row_order_is_of_no_account(rows: list[tuple[str, str | None, str]], shuffle: random.Random) -> None:
     frame = votes(rows, strength=[(i % 4) / 4 for i in range(len(rows))], batch=[str(i % 2) for i in range(len(rows))])
@@ -132,6 +134,7 @@ def test_row_order_is_of_no_account(rows: list[tuple[str, str | None, str]], shu
     assert ag.measure(ledger, frame).equals(ag.measure(ledger, frame[order]), null_equal=True)
 
 
+@LAW
 @given(ROWS)
 def test_swapping_the_sides_swaps_the_preference_and_nothing_else(rows: list[tuple[str, str | None, str]]) -> None:
     frame = votes(rows, shown_first=[("a", "b", None)[i % 3] for i in range(len(rows))])
@@ -144,6 +147,7 @@ def test_swapping_the_sides_swaps_the_preference_and_nothing_else(rows: list[tup
         assert row["reasons"] == other["reasons"]
 
 
+@LAW
 @given(ROWS)
 def test_measure_only_adds_columns(rows: list[tuple[str, str | None, str]]) -> None:
     frame = votes(rows)

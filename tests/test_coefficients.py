@@ -8,7 +8,7 @@ import krippendorff
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from published_votes import tables
@@ -17,6 +17,7 @@ from vote_tables import votes
 from dpo_data import coefficients as co
 from dpo_data.batches import append, open_batches
 
+LAW = settings(deadline=None, derandomize=True)
 TABLES = hnp.arrays(np.int64, st.tuples(st.integers(2, 12), st.just(3)), elements=st.integers(0, 4))
 
 
@@ -66,6 +67,7 @@ def test_alpha_equals_the_krippendorff_package_on_random_tables(metric: co.Metri
         assert co.alpha(table, metric) == pytest.approx(expected, abs=1e-12)
 
 
+@LAW
 @given(TABLES, st.sampled_from(["nominal", "ordinal"]), st.data())
 def test_symmetric_alpha_does_not_know_which_side_is_stored_first(
     table: np.ndarray, metric: co.Metric, data: st.DataObject
@@ -75,6 +77,7 @@ def test_symmetric_alpha_does_not_know_which_side_is_stored_first(
     assert co.alpha(turned, metric) == pytest.approx(co.alpha(table, metric), nan_ok=True)
 
 
+@LAW
 @given(TABLES, TABLES)
 def test_coincidences_of_two_batches_add_up(one: np.ndarray, two: np.ndarray) -> None:
     np.testing.assert_allclose(

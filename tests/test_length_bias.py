@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_votes import SETS, tables
 
@@ -133,9 +133,11 @@ def test_weights_balance_without_dropping_and_are_clipped() -> None:
     assert many["length_weight"].max() == 4
 
 
+LAW = settings(deadline=None, derandomize=True)
 GAPS = st.lists(st.integers(-60, 60), min_size=1, max_size=60)
 
 
+@LAW
 @given(GAPS, st.integers(1, 8), st.integers(0, 5))
 def test_what_is_kept_is_balanced_as_large_as_can_be_and_independent_of_order(
     values: list[int], bins: int, seed: int
