@@ -11,7 +11,17 @@ from typing import Any
 from dpo_data.formats.ab_table import winner
 from dpo_data.formats.files import rows
 from dpo_data.formats.messages import user
-from dpo_data.formats.records import Item, Judgement, Record, UnreadableError, each, identifier, plain, text_of
+from dpo_data.formats.records import (
+    Item,
+    Judgement,
+    Record,
+    UnreadableError,
+    each,
+    identifier,
+    plain,
+    response_of,
+    text_of,
+)
 from dpo_data.schema import DataError
 
 PAIRS = "pairs-crowd.jsonl"
@@ -49,8 +59,8 @@ def _vote(record: Record, pair: dict[str, Any] | None, judge: str | None) -> Jud
     worker = identifier(record.get("worker"))
     return Judgement(
         user(text_of(pair, "text")),
-        pair.get("result_x") or "",
-        pair.get("result_y") or "",
+        _output(pair, "result_x"),
+        _output(pair, "result_y"),
         choice,
         annotator=worker or judge,
         annotator_kind="human" if worker else "model",
@@ -58,3 +68,8 @@ def _vote(record: Record, pair: dict[str, Any] | None, judge: str | None) -> Jud
         of_first=plain({"model": record.get("left")}),
         of_second=plain({"model": record.get("right")}),
     )
+
+
+def _output(pair: Record, name: str) -> str:
+    """A model's output; models that said nothing are null or blank, and stay blank."""
+    return "" if pair.get(name) is None else response_of(pair, name)

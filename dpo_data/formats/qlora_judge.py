@@ -47,7 +47,8 @@ def _answers(folder: Path, name: str) -> dict[object, str]:
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
         if path.stem.replace("_", "-") == name.replace("_", "-"):
             values = [row.value for row in rows(path) if row.problem is None]
-            return {value.get("question_id"): str(value.get("generation", value.get("text"))) for value in values}
+            answers = {value.get("question_id"): value.get("generation", value.get("text")) for value in values}
+            return {number: text for number, text in answers.items() if isinstance(text, str)}
     raise DataError(f"{folder}: no file of answers by {name}; expected {name}.jsonl.")
 
 
