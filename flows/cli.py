@@ -285,6 +285,13 @@ def main() -> None:
             raise
         aside.print(f"dpo: {output.inert(str(error))}", markup=False, style="red")
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get("DPO_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {output.inert(str(error))}"
+        aside.print(f"dpo: a fault of the program, not of the data: {what}", markup=False, style="red")
+        aside.print("Nothing half done is visible in the store. DPO_DEBUG=1 shows where it happened.", markup=False)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

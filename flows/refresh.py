@@ -49,7 +49,9 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
 def ingest(store: Path, source: Source) -> dict[str, Any]:
     """Append those of the source's files that were not ingested before; its summary as plain counts."""
     found = paths.find(source.path, store / "cache" / "remote", source.format)
-    return asdict(batches.append(store, found, source.name, source.format, source.annotator_kind, source.columns))
+    return asdict(
+        batches.append(store, found, source.name, source.format, source.annotator_kind, columns=source.columns)
+    )
 
 
 def curate_and_publish(store: Path, recipe: Recipe) -> tuple[str, bool]:

@@ -45,11 +45,11 @@ def deployments(recipe: Path, store: Path, cron: str) -> tuple[Any, Any]:
     from flows.steps import prefect_step
     from flows.train import train
 
-    @flow(name="refresh", persist_result=False)
+    @flow(name="refresh", persist_result=False)  # type: ignore[untyped-decorator]
     def refresh_on_schedule(recipe: str, store: str) -> str:
         return refresh(load(Path(recipe)), Path(store), step=prefect_step)["version"]
 
-    @flow(name="train", persist_result=False)
+    @flow(name="train", persist_result=False)  # type: ignore[untyped-decorator]
     def train_on_publish(recipe: str, store: str, version: str = "current") -> str:
         return train(train_config(load(Path(recipe))), version, Path(store), step=prefect_step)["run"]
 
