@@ -43,13 +43,14 @@ def chance(p: float | None) -> str:
     return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
+def stands(row: dict[str, Any]) -> bool:
+    """Whether the slice's difference from the rest stands in its family."""
+    return row["p_adjusted"] is not None and row["p_adjusted"] <= Q
+
+
 def flagged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Slices that move less than the rest, surely; those whose margins truly fell come first, then the strongest."""
-    low = [
-        row
-        for row in rows
-        if row["axis"] != ALL and row["p_adjusted"] is not None and row["p_adjusted"] <= Q and row["contrast"] < 0
-    ]
+    low = [row for row in rows if row["axis"] != ALL and stands(row) and row["contrast"] < 0]
     return sorted(low, key=lambda row: ((row["movement_high"] or 0) >= 0, row["shrunken"], row["axis"], row["slice"]))
 
 

@@ -5,6 +5,7 @@ number depends on the order in which a run wrote its rows. beta is not read from
 itself (margin = beta * ((lc - rc) - (lr - rr)) is linear in it), so a log explains itself years later.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,8 +60,8 @@ def beta_of(pair_log: pa.Table) -> float:
     raw = (columns["logp_chosen"] - columns["ref_logp_chosen"]) - (
         columns["logp_rejected"] - columns["ref_logp_rejected"]
     )
-    scale = float(raw @ raw)
-    return float(raw @ columns["margin"]) / scale if scale > 0 else 1.0
+    scale = math.fsum(raw * raw)  # exactly rounded, so that the order of the rows cannot show
+    return math.fsum(raw * columns["margin"]) / scale if scale > 0 else 1.0
 
 
 def splits_of(pair_log: pa.Table) -> list[str]:

@@ -92,7 +92,7 @@ def _trajectories(pair_log: pa.Table, pairs: pa.Table, split: str, fix: dict[str
     axis = label(first.columns).get(fix["axis"]) if fix else None
     if fix and axis:
         members |= {f"{fix['axis']} = {level}": axis.codes == code for code, level in enumerate(axis.levels)}
-    series = [{"name": name, "steps": [], "mean": [], "low": [], "high": []} for name in members]
+    series: list[dict[str, Any]] = [{"name": name, "steps": [], "mean": [], "low": [], "high": []} for name in members]
     for step in steps_of(pair_log, split):
         margins = at_step(pair_log, split, step)["margin"]
         for one, inside in zip(series, members.values(), strict=True):
@@ -107,8 +107,8 @@ def _text(value: Any) -> str:
     """A text of the data as it stands, cut; message lists as their contents under their roles."""
     if isinstance(value, list):
         value = "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in value)
-    value = str(value or "")
-    return value if len(value) <= MOST_CHARACTERS else value[:MOST_CHARACTERS] + " …"
+    words = str(value or "")
+    return words if len(words) <= MOST_CHARACTERS else words[:MOST_CHARACTERS] + " …"
 
 
 def _worst(moved: Movement) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def _forest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if row["shrunken"] is not None:
             shrunken = total + (1 - row["pairs_share"]) * row["shrunken"]
         picture = None if row["status"] == TOO_SMALL else charts.whisker(row, x, shrunken)
-        drawn.append({**row, "picture": picture, "flagged": (row["p_adjusted"] or 1) <= headline.Q})
+        drawn.append({**row, "picture": picture, "flagged": headline.stands(row)})
     return drawn
 
 
@@ -170,7 +170,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         for split in dict.fromkeys(row["split"] for row in numbers["slices"])
     }
     main = by_split[numbers["split"]]
-    return environment.get_template("report.html").render(
+    page: str = environment.get_template("report.html").render(
         **numbers,
         style=Markup(style),
         script=Markup(script),
@@ -180,3 +180,4 @@ def render_page(numbers: dict[str, Any]) -> str:
         trajectory_picture=charts.trajectories(numbers["trajectories"]),
         plane_picture=_plane(main, numbers["headline"]["row"]),
     )
+    return page

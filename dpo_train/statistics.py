@@ -8,6 +8,7 @@ arXiv 2411.00640). The surprise: Student's t is written out below, since a train
 import math
 from collections.abc import Iterator
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -60,32 +61,34 @@ def t_tail(t: float, freedom: float) -> float:
         return math.nan
     if math.isinf(t):
         return 0.0
-    a, b, x = freedom / 2, 0.5, freedom / (freedom + t * t)
-    if x >= 1.0:
+    a, b = freedom / 2, 0.5
+    x, rest = freedom / (freedom + t * t), t * t / (freedom + t * t)
+    if rest <= 0:
         return 1.0
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest))
     if x < (a + 1) / (a + b + 2):
         return front * _beta_fraction(a, b, x) / a
-    return 1.0 - front * _beta_fraction(b, a, 1 - x) / b
+    return 1.0 - front * _beta_fraction(b, a, rest) / b
 
 
 @lru_cache(maxsize=4096)
 def t_quantile(probability: float, freedom: float) -> float:
-    """The t with P(T <= t) = probability, for probability >= 1/2, by bisection."""
+    """The t with P(T <= t) = probability, for probability >= 1/2.
+
+    Newton's method from the normal quantile, which lies to the left: the distribution function is concave there, so
+    every step stays on the left and the steps only shrink.
+    """
     if math.isnan(freedom) or freedom <= 0:
         return math.nan
-    low, high = 0.0, 2.0
-    while 1 - t_tail(high, freedom) / 2 < probability:
-        high *= 2
+    t = NormalDist().inv_cdf(probability)
+    log_peak = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
     for _ in range(200):
-        middle = (low + high) / 2
-        if 1 - t_tail(middle, freedom) / 2 < probability:
-            low = middle
-        else:
-            high = middle
-        if high - low < 1e-12 * high:
+        density = math.exp(log_peak - (freedom + 1) / 2 * math.log1p(t * t / freedom))
+        step = (probability - 1 + t_tail(t, freedom) / 2) / density
+        t += step
+        if abs(step) < 1e-12 * (1 + t):
             break
-    return (low + high) / 2
+    return t
 
 
 def estimate(value: float, variance: float, pairs: int, prompts: int, freedom: float) -> Estimate:
@@ -135,7 +138,8 @@ def contrast(values: Floats, members: Bools, groups: Ints) -> Estimate:
     inner = np.bincount(groups[members], weights=(inside - first.value) / len(inside), minlength=size)
     outer = np.bincount(groups[~members], weights=(outside - second.value) / len(outside), minlength=size)
     parts = (first.error**2, second.error**2)
-    variance = max(sum(parts) - 2 * float(inner @ outer), 0.0)
+    shared = math.sqrt(first.prompts / first.freedom * second.prompts / second.freedom) * float(inner @ outer)
+    variance = max(sum(parts) - 2 * shared, 0.0)
     below = parts[0] ** 2 / first.freedom + parts[1] ** 2 / second.freedom
     freedom = sum(parts) ** 2 / below if below > 0 else min(first.freedom, second.freedom)
     return estimate(value, variance, len(inside), first.prompts, freedom)
