@@ -38,19 +38,23 @@ def collapse(votes: pl.DataFrame) -> pl.DataFrame:
     its mind, so both count. Who chose differently at once has not chosen: a tie (as Zheng et al., arXiv 2306.05685,
     3.4, score a judge), and a self-contradiction where both sides were chosen. Sorted, so row order is of no account.
     """
-    named = _one_vote_each(votes.filter(pl.col("annotator").is_not_null()))
+    named = _one_vote_each(votes.filter(pl.col("annotator").is_not_null()).sort(KEY))
     anonymous = _latest_snapshot(votes.filter(pl.col("annotator").is_null()))
-    return pl.concat([named, anonymous.select(named.columns)]).sort("comparison_id", "source", "annotator", "choice")
+    if not anonymous.height:
+        return named
+    return pl.concat([named, anonymous.select(named.columns)]).sort(*KEY, "choice")
 
 
 def _one_vote_each(votes: pl.DataFrame) -> pl.DataFrame:
+    """Named votes, sorted by KEY, with those of one annotator on one comparison settled; sorted by KEY again."""
     columns = [*KEY, "annotator_kind", "choice", "strength", "shown_first"]
     extra = [pl.lit(1, pl.UInt32).alias("copies"), pl.lit(0, pl.UInt32).alias("self_contradiction")]
-    repeated = pl.struct(KEY).is_duplicated()
+    again = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in KEY).fill_null(False)
+    repeated = again | again.shift(-1, fill_value=False)
     many = votes.filter(repeated)
-    once = votes.filter(~repeated).select(*columns, *extra) if many.height else votes.select(*columns, *extra)
     if not many.height:
-        return once
+        return votes.select(*columns, *extra)
+    once = votes.filter(~repeated).select(*columns, *extra)
     order = pl.when(pl.col("annotator_kind") == "model").then(pl.col("shown_first").fill_null(""))
     latest = many.with_columns(order.alias("order")).filter(
         pl.col("at").is_null().all().over(*KEY, "order") | (pl.col("at") == pl.col("at").max().over(*KEY, "order"))
@@ -66,7 +70,7 @@ def _one_vote_each(votes: pl.DataFrame) -> pl.DataFrame:
         .cast(pl.UInt32)
         .alias("self_contradiction"),
     )
-    return pl.concat([once, settled.select(once.columns)])
+    return pl.concat([once, settled.select(once.columns)]).sort(KEY)
 
 
 def _latest_snapshot(votes: pl.DataFrame) -> pl.DataFrame:
@@ -99,17 +103,23 @@ def tally(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _tally(collapsed: pl.DataFrame) -> pl.DataFrame:
-    by_source = collapsed.group_by("comparison_id", "source").agg(pl.col("copies").sum())
-    source = by_source.sort("comparison_id", "copies", "source", descending=[False, True, False]).unique(
-        "comparison_id", keep="first", maintain_order=True
-    )
     counted = collapsed.group_by("comparison_id").agg(
+        pl.col("source").min(),
+        pl.col("source").n_unique().alias("sources"),
         pl.col("copies").sum().alias("votes"),
         *(pl.col("copies").filter(pl.col("choice") == c).sum().alias(f"votes_{c}") for c in ("a", "b", "tie")),
         pl.struct("source", "annotator").n_unique().cast(pl.UInt32).alias("annotators"),
         pl.col("self_contradiction").sum().alias("self_contradictions"),
     )
-    return source.select("comparison_id", "source").join(counted, on="comparison_id", how="left", maintain_order="left")
+    shared = collapsed.join(counted.filter(pl.col("sources") > 1), on="comparison_id", how="semi")
+    largest = (
+        shared.group_by("comparison_id", "source")
+        .agg(pl.col("copies").sum())
+        .sort("copies", "source", descending=[True, False])
+        .unique("comparison_id", keep="first", maintain_order=True)
+        .select("comparison_id", "source")
+    )
+    return counted.drop("sources").update(largest, on="comparison_id").sort("comparison_id")
 
 
 def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes, pl.DataFrame, pl.DataFrame]:
@@ -118,13 +128,10 @@ def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes
     A strength counts against the median strength of its source, since every source grades on a scale of its own; the
     median vote counts one, as an ungraded vote does.
     """
-    items = collapsed.select("comparison_id").unique().sort("comparison_id").with_row_index("item")
-    people = (
-        (collapsed.group_by("source", "annotator").agg(pl.col("annotator_kind").min()))
-        .sort("source", "annotator")
-        .with_row_index("person")
-    )
-    coded = collapsed.join(items, on="comparison_id", how="left", maintain_order="left").join(
+    items = collapsed.select("comparison_id").unique(maintain_order=True)  # sorted, so the codes are those of its runs
+    people = collapsed.group_by("source", "annotator").agg(pl.col("annotator_kind").min())
+    people = people.sort("source", "annotator").with_row_index("person")
+    coded = collapsed.with_columns(item=pl.col("comparison_id").rle_id()).join(
         people.drop("annotator_kind"), on=["source", "annotator"], how="left", nulls_equal=True, maintain_order="left"
     )
     side = {"a": 1.0, "b": -1.0}
