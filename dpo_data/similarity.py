@@ -71,19 +71,20 @@ def edit_ratio(tokens_a: Sequence[int], tokens_b: Sequence[int]) -> float:
 
 
 def _common(one: Sequence[int], two: Sequence[int]) -> int:
-    if not one or not two:
+    """Length of the longest common subsequence."""
+    long, short = (one, two) if len(one) >= len(two) else (two, one)
+    if not short:
         return 0
     places: dict[int, int] = {}
-    for place, token in enumerate(one):
-        places[token] = places.get(token, 0) | (1 << place)
-    full = (1 << len(one)) - 1
-    row = full
-    for token in two:
-        matched = places.get(token)
-        if matched is not None:
-            kept = row & matched
-            row = ((row + kept) | (row - kept)) & full
-    return len(one) - row.bit_count()
+    bit = 1
+    for token in long:
+        places[token] = places.get(token, 0) | bit
+        bit <<= 1
+    row = full = bit - 1
+    for matched in filter(None, map(places.get, short)):
+        kept = row & matched
+        row = (row + kept) | (row - kept)  # bits that are carried beyond the row stay out of it
+    return len(long) - (row & full).bit_count()
 
 
 def parting(response_a: str, response_b: str) -> tuple[str, str]:
