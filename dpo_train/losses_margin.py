@@ -161,7 +161,11 @@ class ExoPair(DivergenceLoss):
 
 
 class Discopop(DivergenceLoss):
-    """(1−w)(−log σ(l)) + w e^(−l), l = βd, w = σ(l/τ) (DiscoPOP, Lu et al. 2024, arXiv:2406.08414, Eq. 5)."""
+    """(1−w)(−log σ(l)) + w e^(−l), l = βd, w = σ(l/τ) (DiscoPOP, Lu et al. 2024, arXiv:2406.08414, Eq. 5).
+
+    Not convex: at the reference its slope by l is (1 − ln 2)/(4τ) − ¾, at τ = .05 +.78, so a pair near margin 0 is
+    pushed the WRONG way at first, in TRL too; it wants margins that are large already, or τ above about .1.
+    """
 
     loss_type: Literal["discopop"] = "discopop"
     discopop_tau: float = Field(default=0.05, gt=0)

@@ -137,7 +137,7 @@ def _say(test: PairedTest, asked: Question) -> str:
         )
         return f"{where}: not tested, {test.prompts} prompts of the {asked.fewest_prompts} needed{unseen}."
     scores = f"challenger {_score(test.challenger, test.metric)}, champion {_score(test.champion, test.metric)}"
-    goal = "0" if test.limit == 0 else f"the {amount(test.limit, test.metric, signed=True)} allowed"
+    goal = "0" if test.limit == 0 else f"the limit of {amount(test.limit, test.metric, signed=True)}"
     finding = {
         "passed": f"the lower bound is above {goal}",
         "failed": f"the upper bound is below {goal}",

@@ -211,6 +211,17 @@ def test_values_and_gradients_are_finite_in_float32_however_far_the_policy_went(
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+@pytest.mark.parametrize(("tau", "wrong_way"), [(0.05, True), (0.2, False)])
+def test_discopop_pushes_a_pair_at_margin_zero_the_wrong_way_unless_its_temperature_is_raised(
+    tau: float, wrong_way: bool
+) -> None:
+    chosen = torch.tensor([-3.0], dtype=torch.float64, requires_grad=True)
+    loss = made("discopop", beta=1.0, discopop_tau=tau)
+    (slope,) = torch.autograd.grad(loss(pairs([-3.0], [-4.0], [-3.0], [-4.0])._replace(chosen=chosen)).sum(), chosen)
+    assert slope.item() == pytest.approx((1 - LN2) / (4 * tau) - 0.75)
+    assert (slope.item() > 0) == wrong_way
+
+
 def test_label_smoothing_adds_its_share_of_the_margin() -> None:
     plain, cautious = Sigmoid()(TORCHTUNE), Sigmoid(label_smoothing=0.25)(TORCHTUNE)
     margin = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)  # −log σ(−m) = m − log σ(m)
