@@ -142,6 +142,8 @@ def test_a_spoiled_record_is_never_lost_and_never_stops_the_file(
     number = data.draw(st.integers(0, len(records) - 1))
     where = data.draw(st.sampled_from(places(records[number])))
     records[number] = spoiled(records[number], where, data.draw(st.sampled_from(["remove", *JUNK])))
+    for other in READERS.values():
+        other.detect(records[number])
     broken = path.with_suffix(".jsonl")
     broken.write_text("".join(f"{json.dumps(record)}\n" for record in records))
     found = {number for item in READERS[name].read(broken) for number in item.records}

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dpo_data.formats import files
 from dpo_data.formats.files import Row, count, kind, pieces, rows
 from dpo_data.formats.paths import find
 from dpo_data.schema import DataError
@@ -227,3 +228,47 @@ def test_remote_files_are_fetched_once_a_version_with_their_companions(tmp_path:
 def test_a_remote_path_that_cannot_be_read_is_an_error_that_says_what_to_check(tmp_path: Path, where: str) -> None:
     with pytest.raises(DataError, match="Check the address"):
         find(where, tmp_path)
+
+
+@pytest.mark.parametrize("whole", [0, 1 << 20])
+def test_arrays_read_alike_as_a_whole_and_item_by_item(
+    tmp_path: Path, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "WHOLE_ARRAY_BYTES", whole)
+    items = [{"prompt": 'a "quoted", [bracketed] {brace} \\ text', "n": [1, {"x": []}]}, 7, "two, three", None, GOOD]
+    found = read(tmp_path / "a.json", json.dumps(items, indent=1).encode())
+    assert [row.value for row in found] == [items[0], {}, {}, {}, GOOD]
+    assert list(problems(found)) == [2, 3, 4]
+
+
+def test_long_numbers_in_an_array_keep_their_digits(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.json", b'[{"id": 123456789012345678901234}]')
+    assert found[0].value == {"id": 123456789012345678901234}
+
+
+def test_text_after_an_array_is_a_reject_and_an_empty_array_an_error(tmp_path: Path) -> None:
+    assert problems(read(tmp_path / "a.json", b"[" + LINE + b"]\n[1]")) == {2: "Text after the array's end."}
+    with pytest.raises(DataError, match="without a single item"):
+        read(tmp_path / "b.json", b"[ ]")
+
+
+def test_records_wrapped_in_an_object_are_found(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.json", json.dumps({"version": 1, "data": [GOOD, GOOD]}, indent=1).encode())
+    assert [row.value for row in found] == [GOOD, GOOD]
+
+
+def test_a_utf_16_file_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,winner\np,a\n", encoding="utf-16")
+    with pytest.raises(DataError, match="UTF-16, expected UTF-8"):
+        list(rows(path))
+
+
+def test_semicolons_are_read_where_the_header_has_no_comma(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.csv", b"prompt;winner\np, q;a\n")[0].value == {"prompt": "p, q", "winner": "a"}
+
+
+@pytest.mark.parametrize("header", [b"prompt\n", b"prompt,prompt\n"])
+def test_a_header_that_names_too_few_columns_or_one_twice_is_an_error(tmp_path: Path, header: bytes) -> None:
+    with pytest.raises(DataError, match="expected two or more names"):
+        read(tmp_path / "a.csv", header + b"p,q\n")

@@ -291,3 +291,16 @@ def test_a_field_that_is_filled_only_late_in_the_file_is_read(tmp_path: Path) ->
     record = {"prompt": "p", "response_a": "a", "response_b": "b", "winner": "a", "annotator": None}
     found = read(tmp_path, "ab_table", *[record] * 5000, {**record, "annotator": "mia", "at": "2026-01-01T00:00:00Z"})
     assert [vote.annotator for vote in found[-2:]] == [None, "mia"]
+
+
+def test_a_winner_given_as_a_bare_number_is_not_guessed(tmp_path: Path) -> None:
+    record = {"prompt": "p", "response_a": "a", "response_b": "b"}
+    found = read(tmp_path, "ab_table", *({**record, "winner": value} for value in (1, "0", "2", 0.0)))
+    assert all("the number" in item.reason for item in found)
+
+
+def test_null_columns_of_a_wider_table_count_as_absent(tmp_path: Path) -> None:
+    record = {"prompt": None, "instruction": "Name a hat.", "chosen": "Cap.", "rejected": "Hat.", "score_chosen": None}
+    assert READERS["trl"].detect(record) and not READERS["binarized"].detect(record)
+    (vote,) = read(tmp_path, "trl", record)
+    assert said(vote.prompt) == ["user: Name a hat."]

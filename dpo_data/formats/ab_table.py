@@ -24,9 +24,9 @@ from dpo_data.formats.records import (
     response_of,
 )
 
-FIRST = ("a", "model_a", "response_a", "answer_a", "first", "left", "1", "1.0")
-SECOND = ("b", "model_b", "response_b", "answer_b", "second", "right", "2", "2.0")
-TIE = ("tie", "draw", "equal", "same", "neither", "both", "0", "0.0", "tie (inconsistent)", "both_good")
+FIRST = ("a", "model_a", "response_a", "answer_a", "first", "left")
+SECOND = ("b", "model_b", "response_b", "answer_b", "second", "right")
+TIE = ("tie", "draw", "equal", "same", "neither", "both", "tie (inconsistent)", "both_good")
 BOTH_BAD = ("both_bad", "bothbad", "both bad", "tie (bothbad)")
 WINNERS: dict[str, Side] = {
     **dict.fromkeys(FIRST, "first"),
@@ -47,6 +47,11 @@ def winner(value: Any, present: bool = True) -> tuple[Side, dict[str, str]]:
     name = str(value).strip().lower() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
     side = WINNERS.get(name)
     if side is None:
+        if name.replace(".", "").isdigit():
+            raise UnreadableError(
+                f"The winner is the number {name}, which sources use in both ways (1 and 2, 0 and 1): say what it means "
+                "by columns with winner_values."
+            )
         raise UnreadableError(f"The winner {found(value, present)}; expected a, b, tie or one of their usual names.")
     return side, {"both_bad": "true"} if name in BOTH_BAD else {}
 

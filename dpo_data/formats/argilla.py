@@ -116,7 +116,8 @@ def _votes(prompt: list[Message], texts: list[str], names: list[str], answer: An
         yield from by_rating(prompt, texts, ranks, max(len(order) - 1, 1), names, common)
         return
     label = str(answer.value).strip().lower()
-    if label in {name.lower() for name in names} or WINNERS.get(label, "tie") != "tie":
+    named = label in {name.lower() for name in names} or re.fullmatch(r"\d+|[ab]", label)
+    if named or WINNERS.get(label, "tie") != "tie":
         side = _side(answer.value, names)
         for other in range(len(names)):
             if other != side:

@@ -25,15 +25,15 @@ USED = TEXTS | {key for keys in (*SCORES, *MODELS) for key in keys}
 
 def detect(record: Record) -> bool:
     """A chosen and a rejected answer with a score for each."""
-    return {"chosen", "rejected"} <= record.keys() and any(chosen in record for chosen, _ in SCORES)
+    return {"chosen", "rejected"} <= record.keys() and any(record.get(key) is not None for key, _ in SCORES)
 
 
 def parse(record: Record) -> Iterator[Item]:
     """One vote a record; the first side is `chosen`."""
     prompt, first, second, attributes = pair(record)
-    names = next((keys for keys in SCORES if keys[0] in record), SCORES[0])
+    names = next((keys for keys in SCORES if record.get(keys[0]) is not None), SCORES[0])
     scores = [None if record.get(key) is None else number_of(record[key], key) for key in names]
-    model = next((keys for keys in MODELS if keys[0] in record), MODELS[0])
+    model = next((keys for keys in MODELS if record.get(keys[0]) is not None), MODELS[0])
     choice: Side = "first"
     if None not in scores:
         chosen, rejected = (float(score or 0) for score in scores)

@@ -13,7 +13,9 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +28,10 @@ from dpo_data.schema import DataError
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 BOM = b"\xef\xbb\xbf"
+WHOLE_ARRAY_BYTES = (
+    64 << 20
+)  # larger arrays are decoded item by item: the objects of a whole one take many times its size
+WRAPPERS = ("data", "rows", "records", "examples", "items", "train")
 PIECE_BYTES = 32 << 20  # a piece converts in some seconds, and its rows fit in memory many times over
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a response may be longer than csv's default of 131,072 characters
@@ -105,6 +111,7 @@ def rows(path: Path | Piece) -> Iterator[Row]:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty (0 bytes); expected records. Export or download it again.")
     try:
+        _check_encoding(path, suffix)
         if suffix == ".parquet":
             yield from _parquet(path)
         elif suffix in (".csv", ".tsv"):
@@ -118,6 +125,13 @@ def rows(path: Path | Piece) -> Iterator[Row]:
             f"{path}: the file cannot be read to its end ({problem}). It looks cut or damaged; "
             "export or download it again."
         ) from problem
+
+
+def _check_encoding(path: Path, suffix: str) -> None:
+    with opened(path) as stream:
+        head = stream.read(2)
+    if suffix != ".parquet" and head in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path}: the file is UTF-16, expected UTF-8. Save or convert it as UTF-8.")
 
 
 def count(path: Path) -> int:
@@ -192,62 +206,83 @@ def _piece(piece: Piece) -> Iterator[Row]:
 def _json(path: Path) -> Iterator[Row]:
     """A .json file: an array of objects, one object, or (as many tools write it) JSON lines."""
     with opened(path) as stream:
-        head = stream.read(4096).removeprefix(BOM).lstrip()
-    if not head.startswith(b"["):
-        yield from _lines_or_object(path)
-        return
-    with opened(path) as stream:
-        data = stream.read().removeprefix(BOM)
-    try:
-        items = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        yield from _items(path, data)
-        return
-    for number, item in enumerate(items, 1):
-        raw = orjson.dumps(item)
-        yield decode(number, raw)
-
-
-def _lines_or_object(path: Path) -> Iterator[Row]:
-    with opened(path) as stream:
-        data = stream.read().removeprefix(BOM).strip()
-    first_line = data.split(b"\n", 1)[0]
-    if len(first_line) == len(data) or decode(1, first_line.strip()).problem is None:
+        first = stream.readline().removeprefix(BOM).strip()
+        while not first and stream.peek(1):  # type: ignore[attr-defined]
+            first = stream.readline().strip()
+        more = bool(stream.read(4096).strip())
+    if first.startswith(b"{") and (not more or decode(1, first).problem is None):
         yield from _lines(path)
         return
-    yield decode(1, data)
+    with opened(path) as stream:
+        data = stream.read().removeprefix(BOM).strip()
+    if data.startswith(b"["):
+        yield from _array(path, data)
+    else:
+        yield from _object(data)
 
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+def _array(path: Path, data: bytes) -> Iterator[Row]:
+    """The items of an array; large, broken or long-numbered ones are cut apart by brackets and decoded one by one."""
+    items = None
+    if len(data) <= WHOLE_ARRAY_BYTES:
+        with suppress(orjson.JSONDecodeError):
+            items = orjson.loads(data)
+    if not items or _has_long_number(items):
+        yield from _cut(path, data)
+        return
+    for number, item in enumerate(items, 1):
+        yield Row(number, item) if type(item) is dict else decode(number, orjson.dumps(item))
 
 
-def _items(path: Path, data: bytes) -> Iterator[Row]:
-    """The items of an array that does not decode as a whole: cut apart by brackets, decoded one by one."""
-    depth, start, number = 0, 0, 0
+def _object(data: bytes) -> Iterator[Row]:
+    """One object: the records under one of the usual names (`WRAPPERS`), or one record."""
+    whole = decode(1, data)
+    lists = [value for key, value in whole.value.items() if key in WRAPPERS and type(value) is list and value]
+    if len(lists) != 1 or not all(type(item) is dict for item in lists[0]):
+        yield whole
+        return
+    for number, item in enumerate(lists[0], 1):
+        yield Row(number, item)
+
+
+_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
+
+
+def _cut(path: Path, data: bytes) -> Iterator[Row]:
+    """The items of an array, cut apart at the commas between them; each is decoded by itself."""
+    depth, start, number = 0, 1, 0
     for token in _STRUCTURE.finditer(data):
         mark = token.group()[:1]
-        if mark in b"[{":
-            depth += 1
-            if depth == 2:
-                start = token.start()
-        elif mark in b"]}":
-            depth -= 1
-            if depth == 1:
+        depth += (mark in b"[{") - (mark in b"]}")
+        if (mark == b"," and depth == 1) or (mark in b"]}" and depth == 0):
+            item = data[start : token.start()].strip()
+            start = token.end()
+            if item or mark == b",":
                 number += 1
-                yield decode(number, data[start : token.end()])
-    if depth >= 2:
-        yield Row(number + 1, {}, "The array is cut off inside this item: the file ends early.", data[start:])
+                yield decode(number, item)
+            if depth == 0:
+                break
+    rest = data[start:].strip()
+    if rest:
+        said = "The array is cut off inside this item: the file ends early." if depth else "Text after the array's end."
+        yield Row(number + 1, {}, said, rest)
     elif number == 0:
-        raise DataError(f"{path}: starts like a JSON array but holds no object. Expected [{{…}}, …]; export it again.")
+        raise DataError(f"{path}: an array without a single item. Expected [{{…}}, …]; export it again.")
 
 
 def _table(path: Path, delimiter: str) -> Iterator[Row]:
     with opened(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        first = text.readline()
+        if delimiter == "," and "," not in first and ";" in first:
+            delimiter = ";"  # as spreadsheets write it where the comma is the decimal mark
+        reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
         header = next(reader, [])
-        if len(header) < 2:
-            raise DataError(f"{path}: the first line holds {len(header)} column names, expected a header with several.")
+        if len(header) < 2 or len(set(header)) < len(header):
+            raise DataError(
+                f"{path}: the first line names the columns {', '.join(header) or 'nothing'}; expected two or more names, "
+                "each once, with commas, semicolons or (.tsv) tabs between them."
+            )
         while True:
             number = reader.line_num + 1
             try:

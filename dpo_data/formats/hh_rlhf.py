@@ -13,7 +13,7 @@ from dpo_data.formats.records import Item, Judgement, Record, text_of
 
 def detect(record: Record) -> bool:
     """Two transcripts and no separate prompt."""
-    return "prompt" not in record and all(
+    return record.get("prompt") is None and all(
         isinstance(record.get(key), str) and TRANSCRIPT.search(f"\n\n{record[key][:200]}") is not None
         for key in ("chosen", "rejected")
     )

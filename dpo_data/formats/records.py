@@ -170,7 +170,7 @@ def response(value: object, name: str, present: bool = True) -> str:
     """A response's value as text; see `response_of`."""
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or value != value:  # NaN stands for null in tables that went through pandas
         raise UnreadableError(f"Field {name!r} {found(value, present)}, expected text.")
     return NonText(orjson.dumps(value, default=str).decode())
 
@@ -249,7 +249,7 @@ def plain(values: Mapping[str, object]) -> dict[str, str]:
     """
     kept = {}
     for key, value in values.items():
-        if value is None or isinstance(value, dict | list) or key in NOT_FACTS:
+        if value is None or value != value or isinstance(value, dict | list) or key in NOT_FACTS:
             continue
         text = str(value).lower() if isinstance(value, bool) else str(value).strip()
         if text:

@@ -37,7 +37,7 @@ TURN_MARK = re.compile(
 def detect(record: Record) -> bool:
     """`chosen` and `rejected`, both texts or both message lists with roles, and no scores beside them."""
     chosen, rejected = record.get("chosen"), record.get("rejected")
-    if any(key in record for key in SCORED) or is_transcript(record):
+    if any(record.get(key) is not None for key in SCORED) or is_transcript(record):
         return False
     return (isinstance(chosen, str) and isinstance(rejected, str)) or (is_chat(chosen) and is_chat(rejected))
 
@@ -81,7 +81,7 @@ def pair(record: Record) -> tuple[list[Message], str, str, dict[str, str]]:
 
 def asked(record: Record) -> Any:
     """The prompt under any of its usual names, the system message before it; null where the answers hold it."""
-    name = next((key for key in PROMPTS if key in record), None)
+    name = next((key for key in PROMPTS if record.get(key) is not None), None)
     if name is None:
         return None
     text = record[name]
