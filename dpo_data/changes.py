@@ -67,13 +67,13 @@ def what_if(store: Path, version: str, overrides: Mapping[str, Any]) -> dict[str
     after = curate.decide(before.drop(_DECIDED), config)
     by = ("source", *(name for name in config.slices if name in after.columns))
     found = compare(before, after, by)
-    bias = [length_bias.bias(ledger.filter(KEPT), by, weight="weight").to_dicts() for ledger in (before, after)]
+    bias = length_bias.bias(after.filter(KEPT), by, weight="weight").to_dicts()
     return {
         "version": opened.id,
         "overrides": dict(overrides),
         **found.summary,
-        "length_bias_before": bias[0],
-        "length_bias": bias[1],
+        "length_bias_before": opened.stats["length_bias"]["after"],
+        "length_bias": bias,
         "sample": _sample(found.rows),
     }
 

@@ -41,6 +41,8 @@ SLICE_COLUMNS = pl.Schema(
 )
 
 
+_CONVERTED = 10_000  # rows turned into Arrow at a time: 32-bit offsets hold 2 GB, so 200 kB a text on average
+
 KEPT = (pl.col("reasons").list.len() == 0) & pl.col("preferred").is_not_null()
 """What is published as a pair: no reason against it, and a side is preferred."""
 
@@ -159,45 +161,47 @@ class ShardWriter:
         self.shards = -(-total // settings.rows_per_shard)
         self.written = 0
         self.open: pq.ParquetWriter | None = None
-        self.waiting: list[pl.DataFrame] = []
+        self.waiting: list[pa.Table] = []
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take further rows; whole row groups are written at once, the rest waits for more."""
-        if rows.height:
-            self.waiting.append(rows)
-        while sum(frame.height for frame in self.waiting) >= self._next_group():
-            self._write_group(self._next_group())
+        for part in rows.iter_slices(_CONVERTED):
+            self.waiting.append(_plain(part))
+            self._write(last=False)
 
     def close(self) -> None:
         """Write what waits. Raises `DataError` if another number of rows came than was announced."""
-        rest = sum(frame.height for frame in self.waiting)
-        if rest:
-            self._write_group(rest)
+        self._write(last=True)
         if self.open is not None:
             self.open.close()
         if self.written != self.total:
             raise DataError(f"{self.folder.name}/{self.split}: {self.written} rows written, {self.total} expected.")
 
+    def _write(self, last: bool) -> None:
+        if not self.waiting:
+            return
+        table = pa.concat_tables(self.waiting)
+        while table.num_rows >= (size := self._next_group()) or (last and table.num_rows):
+            self._write_group(table.slice(0, size))
+            table = table.slice(size)
+        self.waiting = [table] if table.num_rows else []
+
     def _next_group(self) -> int:
         room = self.settings.rows_per_shard - self.written % self.settings.rows_per_shard
         return min(self.settings.row_group_rows, room)
 
-    def _write_group(self, size: int) -> None:
-        waiting = pl.concat(self.waiting)
-        group, rest = waiting.head(size), waiting.slice(size)
-        self.waiting = [rest] if rest.height else []
-        table = _plain(group)
+    def _write_group(self, group: pa.Table) -> None:
         if self.open is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             name = f"{self.split}-{self.written // self.settings.rows_per_shard:05d}-of-{self.shards:05d}.parquet"
             self.open = pq.ParquetWriter(
                 self.folder / name,
-                table.schema,
+                group.schema,
                 compression="zstd",
                 compression_level=self.settings.compression_level,
             )
-        self.open.write_table(table, row_group_size=size)
-        self.written += size
+        self.open.write_table(group, row_group_size=group.num_rows)
+        self.written += group.num_rows
         if self.written % self.settings.rows_per_shard == 0:
             self.open.close()
             self.open = None

@@ -34,7 +34,6 @@ from dpo_data import (
     unpaired,
 )
 from dpo_data.annotators import annotators
-from dpo_data.audit import page
 from dpo_data.curate import CurationConfig
 from dpo_data.schema import DataError
 from dpo_data.shards import KEPT, ShardSettings
@@ -122,7 +121,6 @@ def publish(
             _write(hidden, ledger, opened, config, shard_settings, manifest)
             _compare(hidden, ledger, before)
             _write_audit(hidden)
-            page.write(hidden)
             durable.write_json(hidden / "manifest.json", manifest)
             durable.sync_folder(hidden)
             hidden.replace(folder / version)

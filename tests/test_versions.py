@@ -1,6 +1,7 @@
 """Publishing is atomic, idempotent and byte-identical; a version opens as it was written."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import polars as pl
 import pytest
 from planted_version import Planted, config, ledger_of, many, plant_store
 
-from dpo_data import schema, versions
+from dpo_data import batches, curate, schema, versions
 from dpo_data.agreement import AgreementLimits
 from dpo_data.gates import PublishGates
 from dpo_data.schema import DataError
@@ -237,3 +238,32 @@ def test_the_card_tells_counts_reasons_and_hashes_and_no_cell_breaks_out(tmp_pat
     assert "| tie | 1 | 1 |" in text and "evil \\| \\<b\\>" in text
     for entry in version.manifest["files"]:
         assert entry["path"] == "README.md" or entry["sha256"] in text
+
+
+def test_the_id_and_the_pairs_do_not_depend_on_how_the_raw_files_were_cut_or_ordered(tmp_path: Path) -> None:
+    records = [
+        {
+            "prompt": f"Question {i}?",
+            "response_a": f"Good {i}",
+            "response_b": f"Bad {i}",
+            "winner": "a",
+            "annotator": who,
+        }
+        for i in range(30)
+        for who in ("ann", "bob", "cyd")
+    ]
+    settings = config(slices=())
+    found = []
+    for name, cuts in (("whole", [records]), ("cut", [records[45:], records[:45]])):
+        store = tmp_path / name
+        for i, part in enumerate(cuts):
+            file = tmp_path / f"{name}-{i}.jsonl"
+            file.write_text("".join(json.dumps(record) + "\n" for record in part))
+            batches.append(store, [file], "planted")
+        ledger = curate.decide(curate.measure(store, settings), settings)
+        found.append(versions.publish(store, ledger, settings))
+    whole, cut = (digests(version.path) for version in found)
+    assert found[0].id == found[1].id
+    assert {path: digest for path, digest in whole.items() if path.endswith(".parquet")} == {
+        path: digest for path, digest in cut.items() if path.endswith(".parquet")
+    }
