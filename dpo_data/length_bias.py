@@ -5,7 +5,7 @@ Balancing the sign of the gap alone is not enough: within equal counts the size 
 apart, so cells are slice x quantile bin of the gap. Within a cell the least confident rows of the majority go first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -71,6 +71,16 @@ def prompt_codes(frame: pl.DataFrame) -> NDArray[np.int64]:
     return frame["prompt_hash"].fill_null("").rank("dense").cast(pl.Int64).to_numpy()
 
 
+def rows_by_value(column: pl.Series) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Every value of a slice as text, in order, with the numbers of its rows; null is "not measured"."""
+    values = column.cast(pl.String).fill_null("not measured")
+    codes = values.rank("dense").to_numpy()
+    order = np.argsort(codes, kind="stable")
+    for at in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        if len(at):
+            yield values[int(at[0])], at
+
+
 def bias(frame: pl.DataFrame, by: Sequence[str] = (), weight: str | None = None) -> pl.DataFrame:
     """The length bias of decided rows: the whole set first, then every value of every column in `by`.
 
@@ -85,10 +95,8 @@ def bias(frame: pl.DataFrame, by: Sequence[str] = (), weight: str | None = None)
     cluster = prompt_codes(kept)
     rows = [{"slice": "all", "value": "all", **_bias(gap, weights, cluster)}]
     for name in by:
-        values = kept[name].cast(pl.String).fill_null("not measured")
-        for value in values.unique().sort():
-            mask = (values == value).to_numpy()
-            rows.append({"slice": name, "value": value, **_bias(gap[mask], weights[mask], cluster[mask])})
+        for value, at in rows_by_value(kept[name]):
+            rows.append({"slice": name, "value": value, **_bias(gap[at], weights[at], cluster[at])})
     return pl.DataFrame(rows).with_columns(pl.lit(unit).alias("unit"), pl.selectors.float().fill_nan(None))
 
 

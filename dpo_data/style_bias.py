@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dpo_data.intervals import Z95
-from dpo_data.length_bias import gaps, length_auc, prompt_codes
+from dpo_data.length_bias import gaps, length_auc, prompt_codes, rows_by_value
 
 Floats = NDArray[np.float64]
 COVARIATES = ("length", "headers", "lists", "bold")
@@ -34,13 +34,12 @@ def regression(frame: pl.DataFrame, by: Sequence[str] = (), weight: str | None =
     sign = np.where((kept["preferred"] == "a").to_numpy(), 1.0, -1.0)
     weights = kept[weight].cast(pl.Float64).to_numpy() if weight else np.ones(kept.height)
     cluster = prompt_codes(kept)
-    masks = [("all", "all", np.ones(kept.height, bool))]
+    parts = [("all", "all", np.arange(kept.height))]
     for name in by:
-        values = kept[name].cast(pl.String).fill_null("not measured")
-        masks += [(name, value, (values == value).to_numpy()) for value in values.unique().sort()]
+        parts += [(name, value, at) for value, at in rows_by_value(kept[name])]
     rows: list[dict[str, object]] = []
-    for name, value, mask in masks:
-        told = _told(differences[mask], raw[mask], sign[mask], weights[mask], cluster[mask])
+    for name, value, at in parts:
+        told = _told(differences[at], raw[at], sign[at], weights[at], cluster[at])
         rows += [{"slice": name, "value": value, "unit": unit, **row} for row in told]
     return pl.DataFrame(rows, schema_overrides={"coefficient": pl.Float64, "low": pl.Float64, "high": pl.Float64})
 
