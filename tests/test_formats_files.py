@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpo_data.formats import files
-from dpo_data.formats.files import Row, count, kind, pieces, rows
+from dpo_data.formats import json_arrays
+from dpo_data.formats.decoding import Row
+from dpo_data.formats.files import count, kind, pieces, rows
 from dpo_data.formats.paths import find
 from dpo_data.schema import DataError
 
@@ -234,7 +235,7 @@ def test_a_remote_path_that_cannot_be_read_is_an_error_that_says_what_to_check(t
 def test_arrays_read_alike_as_a_whole_and_item_by_item(
     tmp_path: Path, whole: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "WHOLE_ARRAY_BYTES", whole)
+    monkeypatch.setattr(json_arrays, "WHOLE_ARRAY_BYTES", whole)
     items = [{"prompt": 'a "quoted", [bracketed] {brace} \\ text', "n": [1, {"x": []}]}, 7, "two, three", None, GOOD]
     found = read(tmp_path / "a.json", json.dumps(items, indent=1).encode())
     assert [row.value for row in found] == [items[0], {}, {}, {}, GOOD]

@@ -49,8 +49,8 @@ def winner(value: Any, present: bool = True) -> tuple[Side, dict[str, str]]:
     if side is None:
         if name.replace(".", "").isdigit():
             raise UnreadableError(
-                f"The winner is the number {name}, which sources use in both ways (1 and 2, 0 and 1): say what it means "
-                "by columns with winner_values."
+                f"The winner is the number {name}, which may mean 1 and 2 or 0 and 1: say which by "
+                "columns with winner_values."
             )
         raise UnreadableError(f"The winner {found(value, present)}; expected a, b, tie or one of their usual names.")
     return side, {"both_bad": "true"} if name in BOTH_BAD else {}

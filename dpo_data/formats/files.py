@@ -1,55 +1,33 @@
 """Raw records out of files: JSON lines, JSON arrays, CSV and Parquet, plain, .gz or .zst.
 
-Each record is decoded by itself, so that one broken line costs one reject. orjson does the
-decoding because it refuses what other readers swallow: lone surrogates, invalid UTF-8, NaN. A
-file that cannot be read at all is a `DataError`. The surprise: orjson turns whole numbers past 64
-bits into floats, which would corrupt ids, so such records are decoded once more, exactly.
+Each record is decoded by itself, so that one broken line costs one reject; a file that cannot be read at all is a
+`DataError`. The surprise: a large file of JSON lines can be read in pieces, whose records keep their line numbers.
 """
 
 import csv
 import gzip
 import io
 import json
-import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpo_data.formats import json_arrays
+from dpo_data.formats.decoding import Row, decode
 from dpo_data.schema import DataError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 BOM = b"\xef\xbb\xbf"
-WHOLE_ARRAY_BYTES = (
-    64 << 20
-)  # larger arrays are decoded item by item: the objects of a whole one take many times its size
-WRAPPERS = ("data", "rows", "records", "examples", "items", "train")
 PIECE_BYTES = 32 << 20  # a piece converts in some seconds, and its rows fit in memory many times over
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a response may be longer than csv's default of 131,072 characters
-
-
-@dataclass(slots=True)
-class Row:
-    """One raw record: its number (line, array item or table row, from 1), its value, or why it has none."""
-
-    number: int
-    value: dict[str, Any]
-    problem: str | None = None
-    raw: bytes = b""
-
-    @property
-    def text(self) -> str:
-        """The raw record for people to read."""
-        return self.raw.decode("utf-8", "replace") if self.raw else json.dumps(self.value, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,43 +122,6 @@ def count(path: Path) -> int:
     return sum(1 for _ in rows(path))
 
 
-def decode(number: int, raw: bytes) -> Row:
-    """One JSON object out of its bytes, or the sentence that says why not."""
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as problem:
-        return Row(number, {}, f"Not valid JSON: {_why(raw, str(problem))}.", raw)
-    if type(value) is not dict:
-        kind_found = {list: "a list", str: "text", type(None): "null"}.get(type(value), "a number or a truth value")
-        return Row(number, {}, f"The record is {kind_found}, expected a JSON object.", raw)
-    if _has_long_number(value):
-        value = json.loads(raw)
-    return Row(number, value, None, raw)
-
-
-def _why(raw: bytes, message: str) -> str:
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        return f"byte {problem.start + 1} of the record is not UTF-8 ({problem.reason})"
-    if "surrogate" in message:
-        return f"it holds half of a surrogate pair, which is no character ({message})"
-    if re.search(rb"[\s:,\[](NaN|-?Infinity)\b", raw):
-        return f"NaN and Infinity are not JSON numbers ({message})"
-    return message
-
-
-def _has_long_number(value: Any) -> bool:
-    """Whether a float stands where the source may have written a whole number of more than 64 bits."""
-    if type(value) is float:
-        return abs(value) >= 2**63
-    if type(value) is dict:
-        return any(_has_long_number(part) for part in value.values() if type(part) in (float, dict, list))
-    if type(value) is list:
-        return any(_has_long_number(part) for part in value if type(part) in (float, dict, list))
-    return False
-
-
 def _lines(path: Path) -> Iterator[Row]:
     with opened(path) as stream:
         for number, line in enumerate(stream, 1):
@@ -204,7 +145,7 @@ def _piece(piece: Piece) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """A .json file: an array of objects, one object, or (as many tools write it) JSON lines."""
+    """A .json file: JSON lines, as many tools write it, or one JSON value."""
     with opened(path) as stream:
         first = stream.readline().removeprefix(BOM).strip()
         while not first and stream.peek(1):  # type: ignore[attr-defined]
@@ -215,59 +156,7 @@ def _json(path: Path) -> Iterator[Row]:
         return
     with opened(path) as stream:
         data = stream.read().removeprefix(BOM).strip()
-    if data.startswith(b"["):
-        yield from _array(path, data)
-    else:
-        yield from _object(data)
-
-
-def _array(path: Path, data: bytes) -> Iterator[Row]:
-    """The items of an array; large, broken or long-numbered ones are cut apart by brackets and decoded one by one."""
-    items = None
-    if len(data) <= WHOLE_ARRAY_BYTES:
-        with suppress(orjson.JSONDecodeError):
-            items = orjson.loads(data)
-    if not items or _has_long_number(items):
-        yield from _cut(path, data)
-        return
-    for number, item in enumerate(items, 1):
-        yield Row(number, item) if type(item) is dict else decode(number, orjson.dumps(item))
-
-
-def _object(data: bytes) -> Iterator[Row]:
-    """One object: the records under one of the usual names (`WRAPPERS`), or one record."""
-    whole = decode(1, data)
-    lists = [value for key, value in whole.value.items() if key in WRAPPERS and type(value) is list and value]
-    if len(lists) != 1 or not all(type(item) is dict for item in lists[0]):
-        yield whole
-        return
-    for number, item in enumerate(lists[0], 1):
-        yield Row(number, item)
-
-
-_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
-
-
-def _cut(path: Path, data: bytes) -> Iterator[Row]:
-    """The items of an array, cut apart at the commas between them; each is decoded by itself."""
-    depth, start, number = 0, 1, 0
-    for token in _STRUCTURE.finditer(data):
-        mark = token.group()[:1]
-        depth += (mark in b"[{") - (mark in b"]}")
-        if (mark == b"," and depth == 1) or (mark in b"]}" and depth == 0):
-            item = data[start : token.start()].strip()
-            start = token.end()
-            if item or mark == b",":
-                number += 1
-                yield decode(number, item)
-            if depth == 0:
-                break
-    rest = data[start:].strip()
-    if rest:
-        said = "The array is cut off inside this item: the file ends early." if depth else "Text after the array's end."
-        yield Row(number + 1, {}, said, rest)
-    elif number == 0:
-        raise DataError(f"{path}: an array without a single item. Expected [{{…}}, …]; export it again.")
+    yield from json_arrays.records(path, data)
 
 
 def _table(path: Path, delimiter: str) -> Iterator[Row]:
@@ -280,8 +169,8 @@ def _table(path: Path, delimiter: str) -> Iterator[Row]:
         header = next(reader, [])
         if len(header) < 2 or len(set(header)) < len(header):
             raise DataError(
-                f"{path}: the first line names the columns {', '.join(header) or 'nothing'}; expected two or more names, "
-                "each once, with commas, semicolons or (.tsv) tabs between them."
+                f"{path}: the first line names the columns {', '.join(header) or 'nothing'}; expected two or more "
+                "names, each once, with commas, semicolons or (.tsv) tabs between them."
             )
         while True:
             number = reader.line_num + 1

@@ -11,7 +11,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dpo_data.formats.files import Row, rows
+from dpo_data.formats.decoding import Row
+from dpo_data.formats.files import rows
 from dpo_data.formats.messages import message
 from dpo_data.formats.ratings import by_rating
 from dpo_data.formats.records import (

@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from dpo_data.formats.files import Row, rows
+from dpo_data.formats.decoding import Row
+from dpo_data.formats.files import rows
 from dpo_data.formats.ratings import by_rating
 from dpo_data.formats.records import (
     Item,

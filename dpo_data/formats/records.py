@@ -15,7 +15,8 @@ from typing import Any, Literal, TypedDict
 
 import orjson
 
-from dpo_data.formats.files import Piece, Row, rows
+from dpo_data.formats.decoding import Row
+from dpo_data.formats.files import Piece, rows
 
 NOT_FACTS = {"id", "idx", "index", "question_id", "prompt_id", "uuid", "conversation_id", "session_id", "row_id"}
 NOT_FACTS |= {"evaluation_session_id", "tstamp", "timestamp", "created_at", "updated_at"}
