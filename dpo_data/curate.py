@@ -5,6 +5,7 @@ order, all recorded; then, among the rows still standing, one survivor per dupli
 and the length rebalance. Deciding again with other limits touches no text.
 """
 
+import logging
 from pathlib import Path
 
 import polars as pl
@@ -36,6 +37,8 @@ from dpo_data.schema import LEDGER, DataError, check
 from dpo_data.settings import Settings
 from dpo_data.similarity import SimilarityLimits
 from dpo_data.splits import SplitShares
+
+logger = logging.getLogger(__name__)
 
 REASONS = pl.List(pl.String)
 DECIDED = ("duplicate_of", "split", "weight", "reasons")
@@ -88,7 +91,7 @@ def measure(store: Path, config: CurationConfig) -> pl.DataFrame:
     ledger = prompts.measure(ledger, _prompt_edges(store, measured, texts, config))
     ledger = cycles.measure(ledger, config.cycles)
     ledger = splits.measure(ledger)
-    ledger = _add_slices(ledger.drop("opening_hash", strict=False), texts, config.slices)
+    ledger = _add_slices(ledger.drop("topic_hash", strict=False), texts, config.slices)
     return _complete(ledger)
 
 
@@ -141,15 +144,18 @@ def _prompt_edges(store: Path, measured: pl.DataFrame, texts: pl.LazyFrame, conf
     def verify(pairs: pl.DataFrame) -> pl.DataFrame:
         hashes = pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("prompt_hash")
         wanted = first.select("comparison_id", "prompt_hash").join(hashes, on="prompt_hash", how="semi")
-        read = texts.join(wanted.lazy(), on="comparison_id").select("prompt_hash", prompt=text_measures.PROMPT_TEXT)
+        read = texts.join(wanted.lazy(), on="comparison_id").select("prompt_hash", prompt=text_measures.SPOKEN_TEXT)
         return prompts.verify(pairs, read.collect())
 
     near = edges.recall(store / "cache" / "near" / "prompts.parquet", proposed, verify)
     found = [near.filter(pl.col("whole") >= limits.jaccard).select("left", "right")]
     if config.embedding_model is not None and limits.cosine is not None:
-        known = first.select("prompt_hash", "opening_hash").drop_nulls().sort("prompt_hash")
-        vectors = embeddings.recall(known["opening_hash"], store, config.embedding_model)
-        rows = vectors.vectors[vectors.rows(known["opening_hash"])]
+        known = first.select("prompt_hash", "topic_hash").drop_nulls().sort("prompt_hash")
+        if len(known) > limits.max_semantic:
+            logger.warning("%d prompts are over prompts.max_semantic: groups go by words alone.", len(known))
+            return pl.concat(found)
+        vectors = embeddings.recall(known["topic_hash"], store, config.embedding_model)
+        rows = vectors.vectors[vectors.rows(known["topic_hash"])]
         found.append(prompts.neighbours(known["prompt_hash"], rows, limits.cosine))
     return pl.concat(found)
 

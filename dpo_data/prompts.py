@@ -22,6 +22,7 @@ class PromptLimits(Settings):
     cosine: float | None = Field(
         default=0.95, ge=0.5, le=1
     )  # null: words only; all-MiniLM-L6-v2: paraphrases of one question sit above .9
+    max_semantic: int = 100_000  # prompts; all pairs of more take minutes (n^2), so groups then go by words alone
     max_per_group: int | None = Field(default=None, ge=1)
 
 
@@ -61,12 +62,26 @@ def neighbours(hashes: pl.Series, vectors: Vectors, cosine: float, block: int = 
     )
 
 
+def conversations(ledger: pl.DataFrame) -> pl.DataFrame:
+    """Prompts (`left`, `right`) of one conversation: the same first exchange, or the first question asked alone.
+
+    A shorter prompt that is the start of a longer one would else teach on one side what is tested on the other.
+    """
+    several = ledger.select("prompt_hash", "opening_hash", "exchange_hash").drop_nulls("exchange_hash").unique()
+    same = several.select(left=pl.col("prompt_hash").min().over("exchange_hash"), right="prompt_hash")
+    alone = ledger.select(left="prompt_hash").unique()
+    started = several.select("opening_hash", right="prompt_hash").join(alone, left_on="opening_hash", right_on="left")
+    return pl.concat([same, started.select(left="opening_hash", right="right")]).filter(
+        pl.col("left") != pl.col("right")
+    )
+
+
 def measure(ledger: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     """Add `prompt_group`: the smallest prompt hash of the connected component. `edges`: left, right (prompt hashes)."""
     hashes = ledger.select(id="prompt_hash").drop_nulls().unique().sort("id")
     place = hashes.with_row_index("row")
     known = (
-        edges.select("left", "right")
+        pl.concat([edges.select("left", "right"), conversations(ledger)])
         .join(place.rename({"id": "left", "row": "from"}), on="left")
         .join(place.rename({"id": "right", "row": "to"}), on="right")
     )

@@ -55,6 +55,8 @@ MEASURES = pl.Schema(
         "comparison_id": pl.String(),
         "prompt_hash": pl.String(),
         "last_turn_hash": pl.String(),  # the final user message alone
+        "opening_hash": pl.String(),  # prompt hash of the first user message alone; null for a single turn
+        "exchange_hash": pl.String(),  # of the first user message and its reply; null for a single turn
         "hash_a": pl.String(),
         "hash_b": pl.String(),
         "turns": pl.UInt32(),  # messages of the prompt by the user

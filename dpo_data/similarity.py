@@ -23,7 +23,7 @@ BATCH_COLUMNS = {
     "similarity": pl.Float64,
     "similarity_prompt_a": pl.Float64,
     "similarity_prompt_b": pl.Float64,
-    "opening_hash": pl.String,  # of the text whose vector stands for the prompt in `prompts.neighbours`
+    "topic_hash": pl.String,  # of the text whose vector stands for the prompt in `prompts.neighbours`
 }
 _ROWS = 20_000  # a block: at most 80,000 vectors, 120 MB
 
@@ -102,9 +102,9 @@ def parting(response_a: str, response_b: str) -> tuple[str, str]:
 
 
 def pieces(comparisons: pl.DataFrame) -> pl.DataFrame:
-    """The texts that are embedded: `comparison_id, prompt, opening, response_a, response_b`.
+    """The texts that are embedded: `comparison_id, prompt, topic, response_a, response_b`.
 
-    `prompt` is the last user message (what the response must be about), `opening` how the conversation starts without
+    `prompt` is the last user message (what the response must be about), `topic` how the conversation starts without
     its system message (what makes two prompts the same topic); null where there is nothing to embed.
     """
     contents = pl.element().struct.field("content")
@@ -113,7 +113,7 @@ def pieces(comparisons: pl.DataFrame) -> pl.DataFrame:
     texts = comparisons.select(
         "comparison_id",
         prompt=pl.col("prompt").list.eval(contents.filter(role == "user")).list.last().str.slice(0, READ),
-        opening=pl.col("prompt").list.eval(contents.filter(role != "system")).list.join("\n").str.slice(0, READ),
+        topic=pl.col("prompt").list.eval(contents.filter(role != "system")).list.join("\n").str.slice(0, READ),
         response_a=pl.Series([one for one, _ in parted], dtype=pl.String),
         response_b=pl.Series([two for _, two in parted], dtype=pl.String),
     )
@@ -121,15 +121,15 @@ def pieces(comparisons: pl.DataFrame) -> pl.DataFrame:
 
 
 def measure(parts: pl.DataFrame, embedded: Embedded) -> pl.DataFrame:
-    """Cosines of a block: comparison_id, similarity, similarity_prompt_a, similarity_prompt_b, opening_hash."""
-    hashes = {name: _hashes(parts[name]) for name in ("prompt", "opening", "response_a", "response_b")}
+    """Cosines of a block: comparison_id, similarity, similarity_prompt_a, similarity_prompt_b, topic_hash."""
+    hashes = {name: _hashes(parts[name]) for name in ("prompt", "topic", "response_a", "response_b")}
     return pl.DataFrame(
         {
             "comparison_id": parts["comparison_id"],
             "similarity": _cosines(hashes["response_a"], hashes["response_b"], embedded),
             "similarity_prompt_a": _cosines(hashes["prompt"], hashes["response_a"], embedded),
             "similarity_prompt_b": _cosines(hashes["prompt"], hashes["response_b"], embedded),
-            "opening_hash": hashes["opening"],
+            "topic_hash": hashes["topic"],
         },
         schema=BATCH_COLUMNS,
     )

@@ -28,7 +28,15 @@ _MESSAGES = pl.col("prompt").list.eval(
     pl.concat_str(pl.element().struct.field("role"), pl.lit("\x1f"), pl.element().struct.field("content"))
 )
 _CONTENTS = pl.col("prompt").list.eval(pl.element().struct.field("content"))
-PROMPT_TEXT = _CONTENTS.list.join("\n")  # what near-duplicate prompts are compared by
+PROMPT_TEXT = _CONTENTS.list.join("\n")
+# What near prompts are compared by: a long system message that all of them share says nothing about the question.
+SPOKEN_TEXT = (
+    pl.col("prompt")
+    .list.eval(pl.element().struct.field("content").filter(pl.element().struct.field("role") != "system"))
+    .list.join("\n")
+)
+_SYSTEM = (pl.col("prompt").list.first().struct.field("role") == "system").fill_null(False).cast(pl.UInt32)
+_SEVERAL = pl.col("prompt").list.len() >= _SYSTEM + 3
 _BY_USER = pl.col("prompt").list.eval(
     pl.element().struct.field("content").filter(pl.element().struct.field("role") == "user")
 )
@@ -77,6 +85,9 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
         last=_BY_USER.list.last(),
         response_not_text=pl.col("attributes").list.eval(pl.element().struct.field("key") == NOT_TEXT).list.any(),
         turns=_BY_USER.list.len(),
+        spoken=SPOKEN_TEXT,
+        opening=pl.when(_SEVERAL).then(_MESSAGES.list.head(_SYSTEM + 1).list.join("\x1e")),
+        exchange=pl.when(_SEVERAL).then(_MESSAGES.list.head(_SYSTEM + 2).list.join("\x1e")),
     )
     rows = len(texts)
     found = tokens(pl.concat([texts["prompt"], texts["response_a"], texts["response_b"]]))
@@ -95,6 +106,8 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
         *(expression.alias(name) for name, expression in sides.items()),
         prompt_hash=_hashes(texts["whole"]),
         last_turn_hash=_hashes(texts["last"]),
+        opening_hash=_hashes(texts["opening"]),
+        exchange_hash=_hashes(texts["exchange"]),
         hash_a=_hashes(texts["response_a"]),
         hash_b=_hashes(texts["response_b"]),
         language=languages.identify(texts["last"]),
@@ -105,7 +118,10 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
     )
     # A prompt's own signature is stored with its first row in the block; its other rows would only repeat it.
     first = measured["prompt_hash"].is_first_distinct()
-    signed = near.sign(parts[0].take(first.arg_true().to_numpy()))
+    spoken = parts[0]
+    if (texts["spoken"] != texts["prompt"]).any():
+        spoken = near.shingles(tokens(texts["spoken"]).words())
+    signed = near.sign(spoken.take(first.arg_true().to_numpy()))
     place = pl.Series(np.where(first.to_numpy(), first.cum_sum().to_numpy().astype(np.int64) - 1, 0))
     measured = measured.with_columns(prompt_signature=pl.when(first).then(signed.gather(place)))
     return measured.cast({name: kind for name, kind in MEASURES.items() if kind == pl.UInt32}).select(*MEASURES)

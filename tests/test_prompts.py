@@ -10,13 +10,23 @@ from dpo_data.words import tokens
 EMPTY = pl.DataFrame(schema={"left": pl.String, "right": pl.String})
 
 
+def ledger_of(
+    hashes: list[str], openings: list[str | None] | None = None, exchanges: list[str | None] | None = None
+) -> pl.DataFrame:
+    nothing: list[str | None] = [None] * len(hashes)
+    return pl.DataFrame(
+        {"prompt_hash": hashes, "opening_hash": openings or nothing, "exchange_hash": exchanges or nothing},
+        schema_overrides={"opening_hash": pl.String, "exchange_hash": pl.String},
+    )
+
+
 def test_equal_prompts_share_a_group_and_others_do_not() -> None:
-    ledger = pl.DataFrame({"prompt_hash": ["b", "a", "b", "c"]})
+    ledger = ledger_of(["b", "a", "b", "c"])
     assert prompts.measure(ledger, EMPTY)["prompt_group"].to_list() == ["b", "a", "b", "c"]
 
 
 def test_a_group_is_a_connected_component_named_by_its_smallest_hash() -> None:
-    ledger = pl.DataFrame({"prompt_hash": ["d", "b", "c", "a", "e"]})
+    ledger = ledger_of(["d", "b", "c", "a", "e"])
     edges = pl.DataFrame({"left": ["b", "c"], "right": ["d", "d"]})
     assert prompts.measure(ledger, edges)["prompt_group"].to_list() == ["b", "b", "b", "a", "e"]
 
@@ -45,6 +55,12 @@ def test_semantic_neighbours_are_all_pairs_above_the_limit_whatever_the_block() 
     assert len(expected) >= 10
     for block in (7, 64):
         assert set(prompts.neighbours(hashes, vectors, 0.95, block).iter_rows()) == expected
+
+
+def test_prompts_of_one_conversation_share_a_group() -> None:
+    # a asks alone what c and d begin with; c and d go on from the same reply, e from another; b is another question
+    ledger = ledger_of(["a", "b", "c", "d", "e"], [None, None, "a", "a", "x"], [None, None, "y", "y", "z"])
+    assert prompts.measure(ledger, EMPTY)["prompt_group"].to_list() == ["a", "b", "a", "a", "e"]
 
 
 def capped(limit: int | None) -> list[list[str]]:

@@ -108,5 +108,5 @@ def test_pieces_leave_out_the_system_message_and_blank_texts() -> None:
     frame = pl.DataFrame({"comparison_id": ["x"], "prompt": [prompt], "response_a": ["A b."], "response_b": [""]})
     row = similarity.pieces(frame).row(0, named=True)
     assert row["prompt"] == "Second?"
-    assert row["opening"] == "First?\nYes.\nSecond?"
+    assert row["topic"] == "First?\nYes.\nSecond?"
     assert row["response_b"] is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dpo_data import text_measures
+from dpo_data import near, text_measures
 from dpo_data.identity import prompt_hash, text_hash
 from dpo_data.schema import COMPARISONS, MEASURES, DataError
 
@@ -36,6 +36,8 @@ def test_a_row_is_measured_as_by_hand() -> None:
     expected = {
         "prompt_hash": prompt_hash(PROMPT),
         "last_turn_hash": text_hash(PROMPT[-1]["content"]),
+        "opening_hash": prompt_hash(PROMPT[:2]),
+        "exchange_hash": prompt_hash(PROMPT[:3]),
         "hash_a": text_hash("# Answer\n- **Bergen** number 0"),
         "turns": 2,
         "prompt_chars": sum(len(message["content"]) for message in PROMPT),
@@ -85,3 +87,17 @@ def test_an_empty_batch_is_measured_to_an_empty_table(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_batch_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no comparisons\.parquet"):
         text_measures.measure_batch(tmp_path)
+
+
+def test_a_shared_system_message_makes_no_two_prompts_near() -> None:
+    system = " ".join(f"rule{number}" for number in range(200))
+    frame = comparisons(2).with_columns(
+        prompt=pl.Series(
+            [
+                [{"role": "system", "content": system}, {"role": "user", "content": question}]
+                for question in ("How deep is the sea here?", "Why do cats purr at night?")
+            ]
+        )
+    )
+    signatures = text_measures.measure(frame)["prompt_signature"]
+    assert len(near.candidates(signatures)[0]) == 0

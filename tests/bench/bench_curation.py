@@ -112,6 +112,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     keep = arguments.index("--keep") if "--keep" in arguments else None
     folder = Path(arguments[keep + 1]) if keep is not None else Path(tempfile.mkdtemp(prefix="bench-curation-"))
+    folder.mkdir(parents=True, exist_ok=True)
     if keep is not None:
         del arguments[keep : keep + 2]
     if arguments[:1] == ["--one"]:
