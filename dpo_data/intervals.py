@@ -25,28 +25,33 @@ def wilson(share: Floats, n: Floats, z: float = Z95) -> tuple[Floats, Floats]:
     return np.where(empty, np.nan, np.clip(low, 0, 1)), np.where(empty, np.nan, np.clip(high, 0, 1))
 
 
-def effective_rows(hit: NDArray[np.bool_], cluster: NDArray[np.integer]) -> float:
+def effective_rows(hit: NDArray[np.bool_], cluster: NDArray[np.integer], weight: Floats | None = None) -> float:
     """How many independent rows the share of `hit` is worth when rows of one cluster move together.
 
     n_eff = p(1-p) / var(p), var(p) the linearised ratio estimator over clusters with the G/(G-1) correction
-    (Kish, Survey Sampling, 1965). At most n; the number of clusters where the share is 0 or 1.
+    (Kish, Survey Sampling, 1965). At most n, or (sum w)^2 / sum w^2 of the weights; at most the number of clusters
+    where the share is 0 or 1.
     """
-    n = len(hit)
-    if n == 0:
+    weight = np.ones(len(hit)) if weight is None else weight
+    mass = float(weight.sum())
+    if mass == 0:
         return 0.0
-    share = float(hit.mean())
+    share = float(weight @ hit) / mass
+    most = mass**2 / float(weight @ weight)
     codes = np.unique(cluster, return_inverse=True)[1]
     clusters = int(codes.max()) + 1
     if clusters < 2 or share in (0.0, 1.0):
-        return float(clusters)
-    residual = np.bincount(codes, hit - share)
-    variance = clusters / (clusters - 1) * float(residual @ residual) / n**2
-    return min(float(n), share * (1 - share) / variance) if variance > 0 else float(n)
+        return min(most, float(clusters))
+    residual = np.bincount(codes, weight * (hit - share))
+    variance = clusters / (clusters - 1) * float(residual @ residual) / mass**2
+    return min(most, share * (1 - share) / variance) if variance > 0 else most
 
 
-def clustered(hit: NDArray[np.bool_], cluster: NDArray[np.integer], z: float = Z95) -> tuple[float, float]:
-    """Interval of the share of `hit` when rows of one `cluster` (integer codes) move together; NaN when empty."""
-    n = effective_rows(hit, cluster)
-    share = hit.mean() if len(hit) else np.nan
+def clustered(
+    hit: NDArray[np.bool_], cluster: NDArray[np.integer], weight: Floats | None = None, z: float = Z95
+) -> tuple[float, float]:
+    """Interval of the (weighted) share of `hit` when rows of one `cluster` move together; NaN if empty."""
+    n = effective_rows(hit, cluster, weight)
+    share = np.average(hit, weights=weight) if n else np.nan
     low, high = wilson(np.array([share]), np.array([n]), z)
     return float(low[0]), float(high[0])

@@ -103,7 +103,7 @@ def bias(frame: pl.DataFrame, by: Sequence[str] = (), weight: str | None = None)
 def _bias(gap: Floats, weight: Floats, cluster: NDArray[np.int64]) -> dict[str, float | int | str | None]:
     unequal = gap != 0
     longer = gap[unequal] > 0
-    low, high = clustered(longer, cluster[unequal])
+    low, high = clustered(longer, cluster[unequal], weight[unequal])
     total = weight[unequal].sum()
     spread = float(gap.std(ddof=1)) if len(gap) > 1 else 0.0
     mean = float(np.average(gap, weights=weight)) if len(gap) else float("nan")

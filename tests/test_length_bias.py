@@ -68,6 +68,15 @@ def test_rows_of_one_prompt_count_as_what_they_are_worth() -> None:
     assert wide[0] < narrow[0] < 0.5 < narrow[1] < wide[1]
 
 
+def test_weights_move_the_share_and_widen_its_interval() -> None:
+    hit, alone = np.repeat([True, False], [75, 25]), np.arange(100)
+    balancing = np.where(hit, 4 / 6, 2.0)
+    assert effective_rows(hit, alone, balancing) == pytest.approx(75, abs=1)  # 4 p q N
+    low, high = clustered(hit, alone, balancing)
+    assert (low + high) / 2 == pytest.approx(0.5)
+    assert clustered(hit, alone, np.full(100, 3.0)) == pytest.approx(clustered(hit, alone))
+
+
 def test_every_row_alike_is_not_certainty() -> None:
     low, high = clustered(np.ones(50, bool), np.repeat(np.arange(5), 10))
     assert (round(low, 3), high) == (0.566, 1.0)  # Wilson of 5 of 5
@@ -128,6 +137,7 @@ def test_weights_balance_without_dropping_and_are_clipped() -> None:
     assert balanced["length_weight"].to_list() == pytest.approx([4 / 6, 4 / 6, 4 / 6, 2])
     row = bias(balanced, weight="length_weight").row(0, named=True)
     assert row["p_longer"] == pytest.approx(0.5)
+    assert row["p_low"] < 0.5 < row["p_high"]
     assert row["ess"] == pytest.approx(4 * (3 / 4) * (1 / 4) * 4)  # 4 p q N
     many = rebalance(ledger([10] * 99 + [-10]), LengthLimits(rebalance="weight", bins=1))
     assert many["length_weight"].max() == 4
