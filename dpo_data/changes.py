@@ -23,6 +23,8 @@ MEASURING = (
     *("slices", "tokenizer", "embedding_model", "agreement.reliability", "cycles.exact_responses"),
     *("duplicates.jaccard", "duplicates.part_jaccard", "prompts.jaccard", "prompts.cosine"),
 )
+COMPARED = ("comparison_id", "source", "reasons", "preferred", "split", "votes_a", "votes_b", "prompt_group")
+"""The columns of a ledger that are compared; none of a text."""
 _DECIDED = ("duplicate_of", "split", "weight", "reasons")
 SAMPLE = 20
 
@@ -46,9 +48,10 @@ def diff(store: Path, old: str, new: str = "current") -> dict[str, Any]:
     from dpo_data.versions import open_version  # publishing writes a summary, so versions reads this module
 
     first, second = open_version(store, old), open_version(store, new)
-    after = second.ledger().collect()
-    slices = second.manifest["config"].get("slices", ())
-    found = compare(first.ledger().collect(), after, ("source", *(name for name in slices if name in after.columns)))
+    tables = [version.ledger().collect_schema().names() for version in (first, second)]
+    slices = [name for name in second.manifest["config"]["slices"] if all(name in names for names in tables)]
+    before, after = (version.ledger().select(*COMPARED, *slices).collect() for version in (first, second))
+    found = compare(before, after, ("source", *slices))
     return {"old": first.id, "new": second.id, **found.summary, "sample": _sample(found.rows)}
 
 
@@ -136,10 +139,9 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str] = ("sou
 
 def _side_by_side(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     """All comparisons of either ledger, with what each said; `known_*` tells which ledger has it."""
-    columns = ["comparison_id", "source", "reasons", "preferred", "split", "votes_a", "votes_b", "prompt_group"]
 
     def named(frame: pl.DataFrame, side: str) -> pl.DataFrame:
-        chosen = frame.select(*columns, kept=KEPT, known=pl.lit(True))
+        chosen = frame.select(*COMPARED, kept=KEPT, known=pl.lit(True))
         return chosen.rename({name: f"{name}_{side}" for name in chosen.columns if name != "comparison_id"})
 
     joined = named(before, "before").join(named(after, "after"), on="comparison_id", how="full", coalesce=True)

@@ -42,6 +42,7 @@ SLICE_COLUMNS = pl.Schema(
 
 
 _CONVERTED = 10_000  # rows turned into Arrow at a time: 32-bit offsets hold 2 GB, so 200 kB a text on average
+_SCANNED = 100_000  # rows of a row group in tables that are read by column; DuckDB and polars like them of this size
 
 KEPT = (pl.col("reasons").list.len() == 0) & pl.col("preferred").is_not_null()
 """What is published as a pair: no reason against it, and a side is preferred."""
@@ -62,9 +63,11 @@ class ShardSettings(Settings):
 
 def write_table(frame: pl.DataFrame, path: Path, settings: ShardSettings) -> None:
     """Write one table in plain types, in row groups wide enough for scans of single columns."""
-    pq.write_table(
-        _plain(frame), path, compression="zstd", compression_level=settings.compression_level, row_group_size=100_000
-    )
+    schema_of = _plain(frame.clear()).schema
+    level = settings.compression_level
+    with pq.ParquetWriter(path, schema_of, compression="zstd", compression_level=level) as writer:
+        for part in frame.iter_slices(_SCANNED):
+            writer.write_table(_plain(part))
 
 
 def write_pairs(

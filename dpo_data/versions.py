@@ -228,7 +228,7 @@ def _write(
 
 def _compare(hidden: Path, ledger: pl.DataFrame, before: Version | None) -> None:
     if before is not None:
-        summary = changes.compare(before.ledger().collect(), ledger).summary
+        summary = changes.compare(before.ledger().select(changes.COMPARED).collect(), ledger).summary
         durable.write_json(hidden / "changes.json", {"old": before.id, **summary})
 
 
