@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dpo_data import agreement, coefficients
+from dpo_data import agreement, coefficients, cycles, length_bias, style_bias
 from dpo_data.annotators import AnnotatorLimits, annotators, leave_one_out
 from dpo_data.reliability import CodedVotes, ReliabilityLimits, estimate
 from dpo_data.schema import VOTES
@@ -29,6 +29,7 @@ from dpo_data.schema import VOTES
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PLANTED = 50  # annotators at random, and as many inverted
 TIES = 0.1
+STYLE = {"chars": 2000, "headers": 4, "lists": 10, "bold": 6}
 
 
 def simulate(votes: int, people: int = 5000, each: int = 3) -> tuple[CodedVotes, np.ndarray, np.ndarray]:
@@ -237,6 +238,39 @@ def by_strength(frame: pl.DataFrame) -> dict[str, object]:
     }
 
 
+def whole_set(votes: int) -> dict[str, object]:
+    """Circles, length bias, rebalance and style regression on a ledger of votes / 10 comparisons, five to a prompt."""
+    rng = np.random.default_rng(0)
+    rows = votes // 10
+    prompt, better = rng.integers(0, rows // 5, rows), rng.integers(0, 7, rows)
+    worse = better + 1 + (rng.random(rows) * (7 - better)).astype(np.int64)
+    right = rng.random(rows) < 0.9
+    names = pl.Series([f"{i:032x}" for i in range(8 * (rows // 5 + 1))])
+    columns = {f"{name}_{side}": rng.integers(0, most, rows) for name, most in STYLE.items() for side in "ab"}
+    ledger = pl.DataFrame(columns).with_columns(
+        comparison_id=names.gather(np.arange(rows) % names.len()),
+        prompt_hash=names.gather(prompt),
+        hash_a=names.gather(prompt * 8 + better),
+        hash_b=names.gather(prompt * 8 + worse),
+        preferred=pl.Series(np.where(right, "a", "b")),
+        confidence=pl.Series(rng.uniform(0.5, 1, rows)),
+        source=pl.Series(rng.choice(["x", "y", "z"], rows)),
+    )
+    steps: dict[str, Callable[[], object]] = {
+        "cycles.measure": lambda: cycles.measure(ledger),
+        "length_bias.bias, by source": lambda: length_bias.bias(ledger, ["source"]),
+        "length_bias.rebalance": lambda: length_bias.rebalance(ledger, length_bias.LengthLimits(rebalance="drop")),
+        "style_bias.regression, by source": lambda: style_bias.regression(ledger, ["source"]),
+    }
+    result: dict[str, object] = {"comparisons": rows}
+    for name, step in steps.items():
+        begin = time.perf_counter()
+        step()
+        result[f"{name} seconds"] = round(time.perf_counter() - begin, 2)
+    circles = cycles.summary(cycles.measure(ledger))
+    return result | {"peak GB": round(peak(), 2), "circles": str(circles)}
+
+
 def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
@@ -245,6 +279,7 @@ SECTIONS: dict[str, tuple[Callable[[int], dict[str, object]], float]] = {
     "codes": (codes, 1),
     "peer": (peer, 0.03),
     "store_shaped": (store_shaped, 0.3),
+    "whole_set": (whole_set, 1),
     "published": (published, 1),
 }
 
