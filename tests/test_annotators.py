@@ -147,7 +147,7 @@ def test_wilson_equals_the_textbook() -> None:
     assert np.isnan(low[1])
 
 
-@pytest.mark.filterwarnings("default")  # crowd-kit uses what pandas has deprecated
+@pytest.mark.filterwarnings("ignore")  # crowd-kit uses what pandas has deprecated
 def test_the_estimate_agrees_with_crowd_kit_where_both_ask_the_same() -> None:
     """crowd-kit's one-coin model has no prior: with many votes the skills are the same."""
     pandas = pytest.importorskip("pandas")
