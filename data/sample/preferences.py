@@ -14,7 +14,7 @@ LONGER_WINS = 0.8  # in the forum, whatever the merit
 
 def transcripts(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
     """HH-style transcripts, gzipped; one in four has an earlier turn."""
-    drafts = [deck.draft(PLAIN, turns=2 if i % 4 == 0 else 1) for i in range(64)]
+    drafts = [deck.draft(PLAIN, turns=2 if i % 4 == 0 else 1) for i in range(50)]
     rows: list[Row] = []
     for number, draft in enumerate(drafts):
         rows.append((None, line(_transcript(draft))))
@@ -36,9 +36,9 @@ def _transcript(draft: Draft) -> dict[str, str]:
 
 def chats(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
     """TRL conversations: the flipped slice, the language slice, repeats of other files, near copies, contradictions."""
-    drafts = [deck.draft(["units"]) for _ in range(64)]
+    drafts = [deck.draft(["units"]) for _ in range(52)]
     drafts += [deck.draft([language]) for language in ("german", "spanish") for _ in range(16)]
-    drafts += [deck.draft(PLAIN, turns=2 if i % 5 == 0 else 1) for i in range(44)]
+    drafts += [deck.draft(PLAIN, turns=2 if i % 5 == 0 else 1) for i in range(30)]
     rng.shuffle(drafts)
     again = [draft for i, draft in enumerate(told) if i % 7 == 2]
     for draft in again:
@@ -81,7 +81,7 @@ def forum(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """TRL plain pairs of equal merit in which the longer response wins by habit; and pairs too alike to teach."""
     rows: list[Row] = []
     longer_wins = 0
-    for number in range(120):
+    for number in range(110):
         question = deck.question(PLAIN)
         form = answer_first if number % 2 else rambling
         sizes = ((0, 2), (0, 1), (1, 2))[number % 3]
@@ -94,7 +94,7 @@ def forum(deck: Deck, truth: Truth, rng: Random) -> bytes:
         prompt = deck.prompt(question)[0]["content"]
         record = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "category": question.category}
         rows.append((None, line(record)))
-    truth.plants["length_biased"] = {"source": "forum", "comparisons": 120, "longer_wins": longer_wins}
+    truth.plants["length_biased"] = {"source": "forum", "comparisons": 110, "longer_wins": longer_wins}
     for number in range(30):
         draft = deck.draft(PLAIN)
         text = rambling(draft.question, 2, rng) if number % 2 else answer_first(draft.question, 2, rng)

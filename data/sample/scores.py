@@ -16,12 +16,12 @@ def thumbs(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """KTO rows: most thumbs stand alone, some prompts have one up and one down."""
     rows: list[Row] = []
     truth.plants["lone_thumbs"] = 0
-    for number in range(330):
+    for number in range(380):
         draft = deck.draft(PLAIN)
         prompt = draft.prompt[0]["content"]
         up = {"prompt": prompt, "completion": draft.better, "label": True}
         down = {"prompt": prompt, "completion": draft.worse, "label": False}
-        if number % 16 == 0:
+        if number % 24 == 0:
             rows += [(None, line(up)), (None, line(down))]
             truth.plant("opposite_thumbs", draft.id)
         else:
@@ -35,10 +35,10 @@ def thumbs(deck: Deck, truth: Truth, rng: Random) -> bytes:
 def rated(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """UltraFeedback's shape: ratings as text, some "N/A"; `overall_score` misleads, as it does in the published set."""
     records = []
-    for number in range(24):
+    for number in range(18):
         question = deck.question(PLAIN)
         equal = number % 8 == 0
-        unrated = number == 20
+        unrated = number == 10
         scores = [3, 3] if equal else [4, 2]
         if not unrated and rng.random() < 0.35:
             scores.append(1)
@@ -57,7 +57,7 @@ def rated(deck: Deck, truth: Truth, rng: Random) -> bytes:
         )
         if equal:
             truth.plant("equal_ratings", {"origin": f"rated.json:{number + 1}"})
-    truth.file("rated.json", "ultrafeedback", len(records), [(21, "only one response is rated")])
+    truth.file("rated.json", "ultrafeedback", len(records), [(11, "only one response is rated")])
     return (json.dumps(records, ensure_ascii=False, indent=1) + "\n").encode()
 
 

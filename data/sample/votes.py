@@ -97,8 +97,8 @@ def _spoil(rows: list[list[str]], truth: Truth) -> list[tuple[int, str]]:
 def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
     """A/B table by three judge models, some prompts of several turns; some comparisons shown in both orders."""
     rows: list[Row] = []
-    drafts = [deck.draft(["units"]) for _ in range(34)]
-    drafts += [deck.draft(PLAIN, turns=2 if i % 6 == 0 else 1) for i in range(44)]
+    drafts = [deck.draft(["units"]) for _ in range(30)]
+    drafts += [deck.draft(PLAIN, turns=2 if i % 6 == 0 else 1) for i in range(36)]
     rng.shuffle(drafts)
     for number, draft in enumerate(drafts):
         tie = number % 11 == 7
@@ -132,14 +132,14 @@ def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
 
 def triples(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
     """PandaLM's shape: two responses, three annotators (0 tie, 1, 2); some comparisons again in swapped order."""
-    drafts = [deck.draft(PLAIN) for _ in range(42)]
+    drafts = [deck.draft(PLAIN) for _ in range(30)]
     shared = [draft for i, draft in enumerate(told) if i % 9 == 5 and len(draft.prompt) == 1 and not draft.flipped]
     for draft in shared:
         truth.plant("repeated_across_files", draft.id)
     records: list[dict[str, object]] = []
     for number, draft in enumerate(drafts + shared):
         swapped = rng.random() < 0.5
-        all_tie = number % 10 == 3 and number < 42
+        all_tie = number % 10 == 3 and number < 30
         votes = [0 if all_tie else 1 + ((rng.random() < 0.9) == swapped) for _ in range(3)]
         if all_tie:
             truth.plant("ties", draft.id)
@@ -148,8 +148,8 @@ def triples(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
         if number % 12 == 1:
             records.append(_triple(1000 + number, draft, second, first, [(0, 2, 1)[vote] for vote in votes]))
             truth.plant("swapped", draft.id)
-    records[30]["response1"] = True
-    truth.plant("blank", {"origin": "triples.json:31", "reason": "response_not_text"})
+    records[20]["response1"] = True
+    truth.plant("blank", {"origin": "triples.json:21", "reason": "response_not_text"})
     truth.file("triples.json", "pandalm", len(records), [])
     return (json.dumps(records, ensure_ascii=False, indent=1) + "\n").encode()
 
