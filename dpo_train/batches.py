@@ -50,7 +50,8 @@ class MicroBatch(NamedTuple):
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
-        return MicroBatch(*(value.to(device, non_blocking=True) for value in self[:-1]), self.shared)  # type: ignore[arg-type]
+        moved = {name: value.to(device) for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        return self._replace(**moved)
 
 
 def opening(pair: EncodedPair) -> int:

@@ -77,8 +77,8 @@ def load_weights(checkpoint: Path, parameters: Mapping[str, nn.Parameter]) -> No
     if set(found) != set(parameters):
         other = sorted(set(found) ^ set(parameters))[:3]
         raise TrainError(
-            f"{checkpoint}: holds other trained weights than this model has (such as {', '.join(other)}). Resume with the "
-            "model and adapter settings of the run, or start a new run."
+            f"{checkpoint}: holds other trained weights than this model has (such as {', '.join(other)}). Resume with "
+            "the model and adapter settings of the run, or start a new run."
         )
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -67,8 +67,8 @@ def add_gradient(
                 parts.append(measure(loss, logps, weights))
     except torch.OutOfMemoryError as error:
         raise TrainError(
-            f"memory ran out in a forward pass of at most {budget} padded tokens. Set token_budget to {budget // 2}, or "
-            f"gradient_checkpointing to true, or max_length to less; a single row cannot be cut. ({error})"
+            f"memory ran out in a forward pass of at most {budget} padded tokens. Set token_budget to {budget // 2}, "
+            f"or gradient_checkpointing to true, or max_length to less; a single row cannot be cut. ({error})"
         ) from error
     return joined(gather(accelerator, [joined(parts)] if parts else []))
 
@@ -93,16 +93,13 @@ def _window_slopes(
         mine = [(score(places), torch.from_numpy(pairs.weights[places])) for places in groups]
     everyone = gather(accelerator, mine)
     first = sum(gather(accelerator, [len(mine)])[: accelerator.process_index])
-    whole = PairLogprobs(
-        *(
-            None if column[0] is None else torch.cat(column)
-            for column in zip(*(part for part, _ in everyone), strict=True)
-        )
-    )
+    fields = zip(*(part for part, _ in everyone), strict=True)
+    columns: list[Any] = [None if field[0] is None else torch.cat(field) for field in fields]
+    whole = PairLogprobs(*columns)
     weights = torch.cat([weight for _, weight in everyone]).to(whole.chosen.device)
     _, gradients = window_gradients(loss, whole, weights)
     sizes = [len(part.chosen) for part, _ in everyone]
-    split = {name: value.split(sizes) for name, value in gradients.items()}
+    split = {name: torch.split(value, sizes) for name, value in gradients.items()}
     return [{name: value[first + number] for name, value in split.items()} for number in range(len(mine))]
 
 

@@ -8,6 +8,7 @@ trained (full fine-tuning, an adapter on the head) takes the plain path and reco
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,9 +52,9 @@ def token_logps(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     rows = max(1, CHUNK // _vocabulary(head))
     if _is_frozen_linear(head):
         keep = hidden.requires_grad and torch.is_grad_enabled()
-        logps: Tensor = _FrozenHead.apply(hidden, head.weight, head.bias, targets, rows, keep)
-        return logps
-    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+        scored: Callable[..., Tensor] = _FrozenHead.apply
+        return scored(hidden, head.weight, head.bias, targets, rows, keep)
+    parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
     return torch.cat([checkpoint(_plain, head, part, target, use_reentrant=False) for part, target in parts])
 
 
@@ -61,7 +62,7 @@ def token_collisions(hidden: Tensor, head: nn.Module) -> Tensor:
     """log Σ_v p(v)² of every row, shape (rows,), without gradient: the model's log chance of agreeing with itself."""
     rows = max(1, CHUNK // _vocabulary(head))
     with torch.no_grad():
-        logits = (head(part).to(_accumulator(hidden.dtype)) for part in hidden.split(rows))
+        logits = (head(part).to(_accumulator(hidden.dtype)) for part in torch.split(hidden, rows))
         return torch.cat([(2 * part).logsumexp(-1) - 2 * part.logsumexp(-1) for part in logits])
 
 

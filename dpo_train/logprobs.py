@@ -8,10 +8,10 @@ scored positions; a model for which that is not the same thing is scored from it
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dpo_train.batches import MicroBatch, attention_mask
 from dpo_train.head import token_collisions, token_logps
@@ -28,13 +28,14 @@ class Sums(NamedTuple):
     rejected_collision: Tensor | None = None
 
 
-def sums(model: nn.Module, batch: MicroBatch, needs: tuple[str, ...] = (), whole_logits: bool = False) -> Sums:
+def sums(model: Any, batch: MicroBatch, needs: tuple[str, ...] = (), whole_logits: bool = False) -> Sums:
     """Score a micro-batch with a causal language model of transformers; `needs` as a loss states them."""
+    collisions: Tensor | None
     if whole_logits:
         logps, collisions = _from_logits(model, batch)
     else:
         hidden = hidden_states(model, batch)[batch.rows, batch.columns]
-        head = model.get_output_embeddings()  # type: ignore[operator]
+        head = model.get_output_embeddings()
         logps = token_logps(hidden, head, batch.targets)
         collisions = token_collisions(hidden, head) if "chosen_collision" in needs else None
     total = _Adder(batch)
@@ -46,9 +47,9 @@ def sums(model: nn.Module, batch: MicroBatch, needs: tuple[str, ...] = (), whole
     return Sums(total.chosen(logps), total.rejected(logps), **extra)
 
 
-def hidden_states(model: nn.Module, batch: MicroBatch) -> Tensor:
+def hidden_states(model: Any, batch: MicroBatch) -> Tensor:
     """What the head reads, (rows, length, width), from the model's body alone."""
-    body: nn.Module = getattr(model, model.base_model_prefix)  # type: ignore[arg-type]
+    body = getattr(model, model.base_model_prefix)
     mask = attention_mask(batch, next(model.parameters()).dtype)
     if mask is None:
         return body(input_ids=batch.input_ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
@@ -56,7 +57,7 @@ def hidden_states(model: nn.Module, batch: MicroBatch) -> Tensor:
     return output.last_hidden_state  # type: ignore[no-any-return]
 
 
-def _from_logits(model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+def _from_logits(model: Any, batch: MicroBatch) -> tuple[Tensor, Tensor]:
     """Token log-probabilities and collisions from the model's own logits: slow, and right by definition."""
     logits = model(input_ids=batch.input_ids, use_cache=False).logits[batch.rows, batch.columns]
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)

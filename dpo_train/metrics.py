@@ -53,7 +53,8 @@ def measure(loss: PairLoss, logps: PairLogprobs, weights: Floats) -> Measured:
         values = (loss(logps), chosen, rejected, logps.chosen, logps.rejected, logps.ref_chosen, logps.ref_rejected)
         stacked = torch.stack([value.detach().double() for value in values])
         tokens = torch.stack([logps.chosen_tokens, logps.rejected_tokens]).to(stacked)
-        return Measured(*torch.cat([stacked, tokens]).cpu().numpy(), weights)
+        columns: list[Floats] = [*torch.cat([stacked, tokens]).cpu().numpy(), weights]
+        return Measured(*columns)
 
 
 def joined(parts: Sequence[Measured]) -> Measured:
@@ -94,8 +95,8 @@ def alarms(first: Measured, last: Measured, train_margin: float | None = None) -
     ]
     if train_margin is not None and train_margin > 0 and float(margin.mean()) < 0.25 * train_margin:
         found.append(
-            f"Margins grew by {train_margin:.3f} on training pairs but by {margin.mean():.3f} on held-out pairs: the policy "
-            "memorises. Use fewer epochs, a lower learning rate or more prompts."
+            f"Margins grew by {train_margin:.3f} on training pairs but by {margin.mean():.3f} on held-out pairs: the "
+            "policy memorises. Use fewer epochs, a lower learning rate or more prompts."
         )
     return [alarm for alarm in found if alarm is not None]
 
@@ -104,8 +105,8 @@ def _flat(margin: Floats) -> str | None:
     error = margin.std(ddof=1) / np.sqrt(len(margin)) if len(margin) > 1 else np.inf
     if len(margin) > 1 and abs(margin.mean()) < 2 * error:
         return (
-            f"Held-out margins are flat: they moved by {margin.mean():.4f} ± {2 * error:.4f}, and the loss stays near its "
-            "start. Raise learning_rate or lower beta, or ask whether the labels can be learned at all."
+            f"Held-out margins are flat: they moved by {margin.mean():.4f} ± {2 * error:.4f}, and the loss stays near "
+            "its start. Raise learning_rate or lower beta, or ask whether the labels can be learned at all."
         )
     return None
 
@@ -115,8 +116,8 @@ def _falling(chosen: Floats, rejected: Floats, margin: Floats) -> str | None:
     if chosen.mean() < 0 and rejected.mean() < 0 and displaced > 0.5:
         return (
             f"Both answers became less likely (chosen {chosen.mean():.2f}, rejected {rejected.mean():.2f} nats): in "
-            f"{displaced:.0%} of the pairs whose margin grew, chosen fell too. Common where the two are alike (Razin et al. "
-            "2024, arXiv:2410.08847); drop pairs that are too similar, lower learning_rate or add an sft term."
+            f"{displaced:.0%} of the pairs whose margin grew, chosen fell too. Common where both are alike (Razin et "
+            "al. 2024, arXiv:2410.08847); drop pairs that are too similar, lower learning_rate or add an sft term."
         )
     return None
 
@@ -144,7 +145,7 @@ def _length(margin: Floats, gap: Floats) -> str | None:
     if abs(r) > 0.5:
         side = "longer" if r > 0 else "shorter"
         return (
-            f"Length explains {r * r:.0%} of the margins' movement: the policy learns that the {side} answer is better. "
-            "Rebalance length, or use sigmoid_norm or a length_penalty."
+            f"Length explains {r * r:.0%} of the margins' movement: the policy learns that the {side} answer is "
+            "better. Rebalance length, or use sigmoid_norm or a length_penalty."
         )
     return None

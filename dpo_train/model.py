@@ -204,7 +204,6 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
-        base_model_name_or_path=policy.base.get("folder", policy.base["model"]),
     )
     try:
         with warnings.catch_warnings():  # peft 0.21 asks transformers by a name that transformers 5.23 calls old
@@ -212,7 +211,7 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
             policy.adapter = get_peft_model(policy.network, settings)
     except ValueError as error:
         raise TrainError(f"lora_target_modules {targets!r} do not fit the model: {error}") from error
-    policy.adapter.peft_config["default"].base_model_name_or_path = settings.base_model_name_or_path
+    policy.adapter.peft_config["default"].base_model_name_or_path = policy.base.get("folder", policy.base["model"])
     policy.adapter.eval()
 
 

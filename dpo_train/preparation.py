@@ -237,7 +237,7 @@ def _references(
     budget: int,
 ) -> dict[str, Reference]:
     """Of all pairs that the run reads them of: a loss without reference needs only those that are logged."""
-    needed = {split: indices for split, indices in wanted.values()}
+    needed = dict(wanted.values())
     if config.loss.uses_reference:
         needed["train"] = np.arange(len(sets["train"]), dtype=np.int64)
     return {split: reference(policy, sets[split], indices, cache, budget) for split, indices in needed.items()}
@@ -246,7 +246,8 @@ def _references(
 def _spread(indices: Indices, lengths: Indices) -> Indices:
     """A few of the pairs, from the shortest to the median: enough to catch a fault, cheap to score."""
     ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 2 + 1)]
-    return ordered[np.unique(np.linspace(0, len(ordered) - 1, PROBE).astype(int))]
+    picked: Indices = ordered[np.unique(np.linspace(0, len(ordered) - 1, PROBE).astype(int))]
+    return picked
 
 
 def _without_validation(pairs: PairSet) -> str | None:

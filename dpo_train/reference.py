@@ -107,12 +107,12 @@ def check_start(loss: PairLoss, policy: Policy, pairs: PairSet, reference: Refer
         expected = loss.at_reference()
         found = float(loss(logps).mean())
         raise TrainError(
-            f"Before the first step the policy must equal its reference, but log-probabilities of pair {pair} differ by "
-            f"{worst:.3g} nats (rounding explains {limit:.2g}); the loss is {found:.6f}"
+            f"Before the first step the policy must equal its reference, but log-probabilities of pair {pair} differ "
+            f"by {worst:.3g} nats (rounding explains {limit:.2g}); the loss is {found:.6f}"
             + (f", expected {expected:.6f}" if expected is not None else "")
-            + ". Likely causes: dropout that is active, an adapter that is not fresh or that the reference pass did not "
-            "turn off, another checkpoint or precision than the cached reference's, a changed tokenizer or template. "
-            "If the model is the one you mean, remove cache/reference of the store and start again."
+            + ". Likely causes: dropout that is active, an adapter that is not fresh or that the reference pass did "
+            "not turn off, another checkpoint or precision than the cached reference's, a changed tokenizer or "
+            "template. If the model is the one you mean, remove cache/reference of the store and start again."
         )
     return worst
 
@@ -187,6 +187,6 @@ def _check_finite(sums: Sums, pairs: PairSet, places: Indices) -> None:
     if not finite.all():
         names = ", ".join(pairs.pair_ids[int(place)] for place in places[~finite][:3])
         raise TrainError(
-            f"{pairs.split}: log-probabilities of {int((~finite).sum())} pairs are not finite, first {names}. The weights "
-            "have diverged (lower learning_rate) or the precision is too small (set dtype to float32)."
+            f"{pairs.split}: log-probabilities of {int((~finite).sum())} pairs are not finite, first {names}. The "
+            "weights have diverged (lower learning_rate) or the precision is too small (set dtype to float32)."
         )

@@ -55,9 +55,9 @@ def flattened(history: Sequence[Evaluation], prompts: Sequence[str]) -> str | No
     recent = speeds[-WINDOWS:]
     if len(recent) == WINDOWS and fastest > 0 and all(upper < FLAT * fastest for _, upper in recent):
         return (
-            f"held-out margins are flat: per unit of learning rate they move at most {recent[-1][1] / fastest:.0%} as fast "
-            f"as at their fastest, in {WINDOWS} windows of {WINDOW} evaluations in a row (upper 95 % bound, clustered by "
-            f"prompt; the limit is {FLAT:.0%}), last at step {now.step}"
+            f"held-out margins are flat: per unit of learning rate they move at most {recent[-1][1] / fastest:.0%} as "
+            f"fast as at their fastest, in {WINDOWS} windows of {WINDOW} evaluations in a row (upper 95 % bound, "
+            f"clustered by prompt; the limit is {FLAT:.0%}), last at step {now.step}"
         )
     return None
 
