@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dpo_train.statistics import Estimate, Floats, estimate
 from dpo_train.updates import Interval
 
-# Log-probability of the chosen and of the rejected response of pair i, under the weights as they are: scalars with graph.
+# Log-probability of the chosen and of the rejected response of pair i under the weights as they are, with graph.
 Score = Callable[[int], tuple[Tensor, Tensor]]
 NODES = {1: ((0.5, 1.0),), 2: ((0.5 - math.sqrt(3) / 6, 0.5), (0.5 + math.sqrt(3) / 6, 0.5))}
 

@@ -1,0 +1,112 @@
+"""Attributed margins add up to the observed ones, blame the planted slice, and blame nobody under shuffled names."""
+
+import numpy as np
+import pytest
+import torch
+import toy_policy
+from toy_policy import account, planted, train
+
+from dpo_train.attribution import Attributed, bucket_names, cells, closure
+from dpo_train.statistics import correlation, p_value
+
+BETA, GROUPS = 0.1, 8
+SLICES = ["a", "b", "flipped"]
+EVERYONE = np.ones(20, dtype=bool)
+
+
+def codes_of(pairs: toy_policy.Pairs) -> torch.Tensor:
+    """Bucket of each pair: its slice, then its hash group (every pair is a prompt of its own here)."""
+    return torch.tensor([SLICES.index(name) * GROUPS + place // 3 % GROUPS for place, name in enumerate(pairs.slices)])
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[toy_policy.Trained, torch.Tensor, toy_policy.Pairs]:
+    pairs = planted(144)
+    done = train(pairs, bucket_names(SLICES, GROUPS), codes_of(pairs), steps=48, edges=(3, 6, 9, 12, 18, 24, 30, 36))
+    return done, codes_of(pairs), planted(20, seed=9, slices=("held out",))
+
+
+@pytest.fixture(scope="module")
+def found(trained: tuple[toy_policy.Trained, torch.Tensor, toy_policy.Pairs]) -> Attributed:
+    return account(trained[0], trained[2])
+
+
+def test_margins_close_within_one_percent_pair_by_pair(found: Attributed) -> None:
+    gap = closure(found, EVERYONE)
+    predicted = (found.chosen - found.rejected).sum(axis=1)
+    observed = found.chosen_observed - found.rejected_observed
+    print(f"closure gap {gap:.2e}, correlation by pair {correlation(predicted, observed):.7f}")
+    assert gap <= 0.01 and correlation(predicted, observed) >= 0.999
+    assert np.abs(observed).mean() > 0.5  # nats: something truly moved
+
+
+def test_each_side_closes_on_its_own(found: Attributed) -> None:
+    for predicted, observed in (
+        (found.chosen.sum(axis=1), found.chosen_observed),
+        (found.rejected.sum(axis=1), found.rejected_observed),
+    ):
+        assert np.abs(predicted - observed).sum() <= 0.02 * np.abs(observed).sum()
+
+
+def test_more_chords_and_two_nodes_close_better() -> None:
+    pairs, held_out = planted(144), planted(20, seed=9, slices=("held out",))
+    gaps = []
+    for edges, nodes in (((), 1), ((24,), 1), ((6, 12, 24, 36), 1), ((6, 12, 24, 36), 2)):
+        done = train(pairs, bucket_names(SLICES, GROUPS), codes_of(pairs), steps=48, edges=edges)
+        gaps.append(closure(account(done, held_out, nodes), EVERYONE))
+    print("closure gap with 1, 2, 5 chords, 5 chords of two nodes:", [f"{gap:.1e}" for gap in gaps])
+    assert gaps[0] > 2 * gaps[2] and gaps[3] <= gaps[2]
+
+
+def test_the_flipped_slice_pulls_held_out_margins_down_and_is_told_from_its_size(
+    trained: tuple[toy_policy.Trained, torch.Tensor, toy_policy.Pairs], found: Attributed
+) -> None:
+    sizes = np.bincount(trained[1].numpy(), minlength=len(SLICES) * GROUPS).astype(float)
+    column = dict(zip(SLICES, cells(found, BETA, sizes, EVERYONE, GROUPS), strict=True))
+    flipped = column["flipped"]
+    assert flipped.pushed.high < 0 < column["a"].pushed.low
+    assert p_value(flipped.excess) < 0.001 and flipped.excess.value < 0
+    assert flipped.reallocated.value < 0 < column["a"].reallocated.value
+    assert flipped.chosen + flipped.rejected == pytest.approx(flipped.pushed.value)
+    total = sum(cell.pushed.value for cell in column.values())
+    observed = BETA * (found.chosen_observed - found.rejected_observed).mean()
+    assert total == pytest.approx(observed, rel=0.01)
+    gross = sum(abs(cell.reallocated.value) for cell in column.values())
+    assert abs(sum(cell.reallocated.value for cell in column.values())) < 0.05 * gross
+
+
+def test_weights_are_left_as_they_were(
+    trained: tuple[toy_policy.Trained, torch.Tensor, toy_policy.Pairs],
+) -> None:
+    done, _, held_out = trained
+    before = {name: value.clone() for name, value in done.network.state_dict().items()}
+    account(done, held_out)
+    assert all(torch.equal(before[name], value) for name, value in done.network.state_dict().items())
+
+
+def test_shuffled_slice_names_are_blamed_at_the_nominal_rate() -> None:
+    """Every prompt its own bucket, one training; buckets merge exactly, so names can be shuffled afterwards."""
+    pairs = planted(96, slices=("any",))
+    done = train(pairs, [str(place) for place in range(96)], torch.arange(96), steps=24, edges=(12,))
+    held_out = planted(20, seed=9, slices=("held out",))
+    alone = account(done, held_out)
+    generator = np.random.default_rng(0)
+    low, times = 0, 400
+    for _ in range(times):
+        order = generator.permutation(96)
+        buckets = np.arange(96) % (3 * GROUPS)  # three slices of 32 prompts, eight groups each
+        merge = np.zeros((96, 3 * GROUPS))
+        merge[order, buckets] = 1
+
+        def merged(values: np.ndarray, into: np.ndarray = merge) -> np.ndarray:
+            return np.concatenate([values[:, :96] @ into, values[:, 96:]], axis=1)
+
+        shuffled = alone._replace(
+            chosen=merged(alone.chosen),
+            rejected=merged(alone.rejected),
+            chosen_reallocated=merged(alone.chosen_reallocated),
+            rejected_reallocated=merged(alone.rejected_reallocated),
+        )
+        low += p_value(cells(shuffled, BETA, merge.sum(axis=0), EVERYONE, GROUPS)[0].excess) < 0.05
+    print(f"shuffled names: {low / times:.3f} of {times} excess tests under .05")
+    assert 0.02 <= low / times <= 0.08
