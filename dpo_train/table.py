@@ -1,8 +1,10 @@
 """The slice table as a terminal shows it: one line a slice, one block a split, every number with its n."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dpo_train.axes import ALL, TOO_SMALL
 from dpo_train.headline import headline, number, percent
@@ -67,3 +69,8 @@ def render(table: pa.Table) -> str:
         "(Benjamini–Hochberg, q = .10)."
     )
     return "\n".join(lines)
+
+
+def of_run(run: Path) -> str:
+    """The table of a run whose report is written."""
+    return render(pq.read_table(run / "slices.parquet"))

@@ -38,14 +38,13 @@ def retrain(recipe: Recipe, config: "TrainConfig", store: Path, step: Step = pla
 def promote(store: Path, run: str) -> dict[str, Any]:
     """Compare a run with the champion on the held-out pairs both were measured on; point at the better one."""
     champion = versions.read_pointer(store).get("champion")
-    if champion is None:
-        versions.set_champion(store, run)
-        return {"decision": "promote", "because": "There was no champion to compare with."}
     if champion == run:
-        return {"decision": "unchanged", "because": "This run is the champion already."}
+        return {"decision": "unchanged", "because": "this run is the champion already", "sentences": []}
     from dpo_train.gate import GateSettings, gate
 
-    decision = gate(store / "runs" / champion, store / "runs" / run, GateSettings())
+    folder = store / "runs" / str(champion) if champion is not None else None
+    decision = gate(folder, store / "runs" / run, GateSettings())
     if decision.decision == "promote":
         versions.set_champion(store, run)
-    return decision.model_dump(mode="json")
+    found: dict[str, Any] = {**decision.model_dump(mode="json"), "sentences": list(decision.sentences)}
+    return found

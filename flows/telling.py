@@ -81,21 +81,24 @@ def _bias(row: dict[str, Any]) -> str:
 
 
 def train_lines(summary: dict[str, Any]) -> list[str]:
-    """How the run ended, its margins by slice, and where its report lies."""
-    state = "trained" if summary["created"] else "unchanged, the run was there already"
-    lines = [f"run       {summary['run']} on version {summary['version']} ({state})"]
+    """How the run ended, its margins by slice, what to worry about, and where its report lies."""
     result = summary["result"]
-    lines += [f"stopped   {result['stopped']}"] if result.get("stopped") else []
-    return [*lines, "", *report_lines(Path(summary["path"])), "", f"report    {summary['report']}"]
+    state = "trained" if summary["created"] else "unchanged, skipped: the run was there already"
+    lines = [
+        f"run       {summary['run']} on version {summary['version']} ({state})",
+        f"stopped   after {result['steps']} of {result['planned_steps']} steps: {result['stop_reason']}",
+        f"kept      the weights of step {result['best_step']}, lowest held-out log-loss",
+    ]
+    lines += ["", *report_lines(Path(summary["path"]))]
+    lines += [f"alarm     {alarm}" for alarm in result["alarms"]]
+    return [*lines, "", f"report    {summary['report']}"]
 
 
 def report_lines(run: Path) -> list[str]:
     """The slice table of a run."""
-    import pyarrow.parquet as parquet
+    from dpo_train.table import of_run
 
-    from dpo_train.table import render
-
-    return render(parquet.read_table(run / "slices.parquet")).splitlines()
+    return of_run(run).splitlines()
 
 
 def retrain_lines(summary: dict[str, Any]) -> list[str]:
