@@ -12,6 +12,18 @@ from dpo_data import schema
 from dpo_data.curate import CurationConfig
 from dpo_data.identity import canonical, coin, comparison_hash, prompt_hash, text_hash
 
+# Columns that measuring adds beyond the contract, as it leaves them where nothing was found.
+FACTS = [
+    pl.lit(0.9).alias("split_coin"),
+    pl.lit(0, pl.UInt32).alias("self_contradictions"),
+    pl.lit(None, pl.Boolean).alias("duplicate_swapped"),
+    pl.lit(None, pl.UInt32).alias("twin_votes_against"),
+    pl.lit(None, pl.UInt32).alias("twin_votes_for"),
+    pl.lit(None, pl.Boolean).alias("response_not_text"),
+    pl.lit(None, pl.UInt32).alias("tokens_shared"),
+    pl.lit(False).alias("cycle_edge"),
+]
+
 
 def config(**changes: Any) -> CurationConfig:
     """Settings without models, with `category` as a slice; a planted ledger is decided already."""

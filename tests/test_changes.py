@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_version import Planted, config, ledger_of, many, plant_store
+from planted_version import FACTS, Planted, config, ledger_of, many, plant_store
 
 from dpo_data import changes, curate, versions
 from dpo_data.schema import DataError
@@ -119,19 +118,6 @@ def published(tmp_path: Path) -> versions.Version:
     facts = ledger_of(rows).drop("category", "split", "weight", "reasons", "duplicate_of")
     decided = curate.decide(facts.with_columns(FACTS).sort("comparison_id"), config)
     return versions.publish(plant_store(tmp_path, rows), decided, config)
-
-
-# Columns that measuring adds beyond the contract, as it leaves them where nothing was found.
-FACTS = [
-    pl.lit(0.9).alias("split_coin"),
-    pl.lit(0, pl.UInt32).alias("self_contradictions"),
-    pl.lit(None, pl.Boolean).alias("duplicate_swapped"),
-    pl.lit(None, pl.UInt32).alias("twin_votes_against"),
-    pl.lit(None, pl.UInt32).alias("twin_votes_for"),
-    pl.lit(None, pl.Boolean).alias("response_not_text"),
-    pl.lit(None, pl.UInt32).alias("tokens_shared"),
-    pl.lit(False).alias("cycle_edge"),
-]
 
 
 def test_what_if_with_nothing_changed_changes_nothing(tmp_path: Path) -> None:
