@@ -66,6 +66,12 @@ class TrainConfig(BaseModel):
     token_budget: int | None = Field(default=None, ge=1)  # padded tokens of a forward pass; None: fit to the device
     prefix_sharing: bool = True  # the prompt once for both responses, where the model allows it
 
+    # whose gradients moved the margins (updates.py): a column of the pairs, or None for no account
+    account_by: str | None = None
+    account_pairs: int = Field(default=32, ge=1)  # validation pairs whose margins are split among the slices
+    account_chords: int = Field(default=4, ge=1)  # more close better and cost two backward passes a pair each
+    account_memory: float = Field(default=2.0, gt=0)  # GiB; buckets are merged until they fit
+
     # watching, stopping, keeping
     eval_steps: int | None = Field(default=None, ge=1)  # None: ten evaluations a run
     save_steps: int | None = Field(default=None, ge=1)  # None: as eval_steps

@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from dpo_train import checkpoints
+from dpo_train.accounting import Account, open_account
 from dpo_train.batches import rate_factor
 from dpo_train.config import TrainConfig
 from dpo_train.evaluation import at_start, evaluate
@@ -53,6 +54,7 @@ def train(
     job = prepare(config, version, run, resume)
     log = PairLog(run / "pair_log.parquet", config.beta)
     standing = _begin(job, log, resume)
+    account = _account(job, standing)
     records = _Records(job, standing.step)
     first_step, started = standing.step, time.perf_counter()
     reason = "all planned steps were taken"
@@ -62,7 +64,14 @@ def train(
         random_of_step(config.seed, standing.step)
         window = job.schedule.window(standing.step)
         measured = add_gradient(
-            config.loss, job.policy, job.training, job.reference, window, job.budget, job.accelerator, observe
+            config.loss,
+            job.policy,
+            job.training,
+            job.reference,
+            window,
+            job.budget,
+            job.accelerator,
+            account.observe if account is not None else observe,
         )
         share_gradient(job.parameters, job.accelerator)
         norm = job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm)
@@ -70,6 +79,8 @@ def train(
         for group in job.optimizer.param_groups:
             group["lr"] = rate
         job.optimizer.step()
+        if account is not None:
+            account.step(float(norm))
         job.optimizer.zero_grad(set_to_none=True)
         standing.step += 1
         standing.spent += rate
@@ -84,7 +95,11 @@ def train(
         if standing.step % job.eval_every == 0 or last:
             _look(job, standing, log, records)
             stop = flattened(standing.history, job.watched["validation"].prompts) if config.stop_when_flat else None
+            if account is not None:
+                account.look(standing.step, last or stop is not None)
         if (standing.step % job.save_every == 0 or last or stop) and job.accelerator.is_main_process:
+            if account is not None:
+                account.save(run / "checkpoints", standing.step)
             save_checkpoint(job, standing)
         if stop is not None:
             reason = stop
@@ -92,6 +107,8 @@ def train(
 
     bar.close()
     seconds = time.perf_counter() - started
+    if account is not None and job.accelerator.is_main_process:
+        account.write(run / "attribution.parquet")
     return _finish(job, standing, log, reason, _speed(job, first_step, standing.step, seconds))
 
 
@@ -120,6 +137,15 @@ def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
         log.write()
         write_metadata(job.run / "pairs.parquet", [(seen.pairs, seen.indices) for seen in job.watched.values()])
     return standing
+
+
+def _account(job: Job, standing: Standing) -> Account | None:
+    """Who moves the weights from here on; None where that is turned off or cannot be told (the notes say why)."""
+    account = open_account(job)
+    if account is not None and standing.step and not account.resume(job.run / "checkpoints", standing.step):
+        job.notes.append("margins are described but not accounted for: the checkpoint holds no ledger")
+        return None
+    return account
 
 
 def _look(job: Job, standing: Standing, log: PairLog, records: _Records) -> None:

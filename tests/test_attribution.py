@@ -1,13 +1,23 @@
 """Attributed margins add up to the observed ones, blame the planted slice, and blame nobody under shuffled names."""
 
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import tiny
 import torch
 import toy_policy
 from toy_policy import account, planted, train
 
+from dpo_train import train as trainer
 from dpo_train.attribution import Attributed, bucket_names, cells, closure
+from dpo_train.config import TrainConfig
 from dpo_train.statistics import correlation, p_value
+from dpo_train.updates import EXTRA
 
 BETA, GROUPS = 0.1, 8
 SLICES = ["a", "b", "flipped"]
@@ -110,3 +120,71 @@ def test_shuffled_slice_names_are_blamed_at_the_nominal_rate() -> None:
         low += p_value(cells(shuffled, BETA, merge.sum(axis=0), EVERYONE, GROUPS)[0].excess) < 0.05
     print(f"shuffled names: {low / times:.3f} of {times} excess tests under .05")
     assert 0.02 <= low / times <= 0.08
+
+
+def run(store: Path, name: str, **changes: Any) -> Path:
+    """A small run of the trainer itself on one version."""
+    folder = store / "runs" / name
+    resume = changes.pop("resume", False)
+    settings = {
+        "model": str(store / "model"),
+        "use_cpu": True,
+        "learning_rate": 5e-3,
+        "per_device_train_batch_size": 6,
+        "gradient_accumulation_steps": 2,
+        "max_steps": 8,
+        "eval_steps": 2,
+        "token_budget": 300,
+        "account_chords": 4,
+        "weight_decay": 0.01,
+        "report_to": (),
+        "stop_when_flat": False,
+    }
+    trainer.train(TrainConfig.model_validate({**settings, **changes}), store / "versions" / "tiny", folder, resume)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    tiny.model_folder(root / "model")
+    tiny.version(root)
+    return root
+
+
+def test_the_trainer_accounts_for_its_run_and_trains_the_same_weights(store: Path) -> None:
+    plain, watched = run(store, "plain"), run(store, "watched", account_by="category")
+    assert (plain / "adapter" / "adapter_model.safetensors").read_bytes() == (
+        watched / "adapter" / "adapter_model.safetensors"
+    ).read_bytes()
+    rows = pq.read_table(watched / "attribution.parquet").to_pylist()
+    assert {row["account"] for row in rows} == {"chat", "facts", "code", "observed", *EXTRA}
+    predicted = sum(row["chosen"] - row["rejected"] for row in rows if row["account"] != "observed")
+    observed = sum(row["chosen"] - row["rejected"] for row in rows if row["account"] == "observed")
+    unbooked = sum(abs(row["chosen"]) for row in rows if row["account"] == "unbooked gradient")
+    print(f"tiny language model: attributed {predicted:.4f}, observed {observed:.4f}, unbooked {unbooked:.1e}")
+    assert predicted == pytest.approx(observed, rel=0.01) and unbooked < 1e-4 * abs(observed)
+    log = pq.read_table(watched / "pair_log.parquet").to_pylist()
+    final = {row["pair_id"]: row for row in log if (row["split"], row["step"]) == ("validation", 8)}
+    for row in rows:
+        if row["account"] == "observed":
+            logged = final[row["pair_id"]]
+            assert row["chosen"] == pytest.approx(logged["logp_chosen"] - logged["ref_logp_chosen"], abs=1e-3)
+    assert not (plain / "attribution.parquet").exists()
+
+
+def test_an_interrupted_run_resumes_its_account(store: Path, tmp_path: Path) -> None:
+    whole = run(store, "whole", account_by="category", save_steps=4, save_total_limit=3)
+    halfway = store / "runs" / "halfway"
+    shutil.copytree(whole, halfway)
+    (halfway / "summary.json").unlink()
+    (halfway / "attribution.parquet").unlink()
+    shutil.rmtree(halfway / "checkpoints" / "step-00000008")
+    run(store, "halfway", account_by="category", save_steps=4, save_total_limit=3, resume=True)
+    assert pq.read_table(halfway / "attribution.parquet").equals(pq.read_table(whole / "attribution.parquet"))
+
+
+def test_a_run_that_cannot_be_accounted_for_trains_all_the_same_and_says_why(store: Path) -> None:
+    folder = run(store, "without", account_by="nothing", max_steps=2)
+    assert "no column nothing" in " ".join(json.loads((folder / "summary.json").read_text())["notes"])
+    assert not (folder / "attribution.parquet").exists()
