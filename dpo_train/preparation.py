@@ -134,9 +134,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         check_start(config.loss, policy, training, references["train"], _spread(known, training.lengths))
 
     parameters = policy.trainable()
-    schedule = Schedule(len(training), config.pairs_per_step * accelerator.num_processes, config.seed)
-    total = config.max_steps if config.max_steps > 0 else math.ceil(schedule.steps_per_epoch * config.num_train_epochs)
-    eval_every = config.eval_steps or max(1, math.ceil(total / 10))
+    schedule, total, eval_every = steps_of(config, len(training), accelerator.num_processes)
     return Job(
         config=config,
         version=version.name,
@@ -166,6 +164,13 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
             "reference": fingerprint(policy),
         },
     )
+
+
+def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule, int, int]:
+    """Which pairs each step takes, how many steps there are, and after how many held-out pairs are looked at."""
+    schedule = Schedule(pairs, config.pairs_per_step * processes, config.seed)
+    total = config.max_steps if config.max_steps > 0 else math.ceil(schedule.steps_per_epoch * config.num_train_epochs)
+    return schedule, total, config.eval_steps or max(1, math.ceil(total / 10))
 
 
 def save_checkpoint(job: Job, standing: Standing) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import tiny
+import torch
 
-from dpo_train.config import TrainConfig
+from dpo_train.config import TrainConfig, TrainError
 from dpo_train.train import train
 
 
@@ -52,3 +53,142 @@ def test_margins_of_unseen_pairs_grow_from_exactly_zero(place: tuple[Path, Path]
     log = pq.read_table(tmp_path / "run" / "pair_log.parquet").to_pandas()
     assert set(log["split"]) == {"validation", "train_probe", "test"}
     assert (log[log["step"] == 0]["margin"] == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft 0.21 asks by an old name
+def test_the_adapter_opens_with_peft_and_scores_as_the_run_said(place: tuple[Path, Path], tmp_path: Path) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    from dpo_train.encoding import Encoder
+    from dpo_train.model import Policy
+    from dpo_train.pairs import open_pairs
+
+    model, version = place
+    summary = train(settings(model), version, tmp_path / "run")
+    opened = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "run" / summary.output)
+    assert opened.peft_config["default"].base_model_name_or_path == str(model)
+    pairs = open_pairs(version, "test", Encoder(tiny.tokenizer(), 1024, "drop"), version.parent.parent / "cache")
+    scorer = Policy(opened.get_base_model(), tiny.tokenizer(), {"model": "tiny"}, torch.device("cpu"))
+    with torch.no_grad():
+        again = scorer.score(pairs.encoded(range(len(pairs))), "whole logits")
+    assert again.chosen.mean().item() == pytest.approx(summary.metrics["test"]["logps/chosen"], abs=1e-3)
+
+
+def test_the_kept_weights_are_those_with_the_lowest_held_out_log_loss(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    summary = train(settings(model, learning_rate=0.5, lr_scheduler_type="constant"), version, tmp_path / "run")
+    by_step = {row["step"]: row["log_loss"] for row in metrics(tmp_path / "run", "eval")}
+    assert summary.best_step == min(by_step, key=lambda step: by_step[step])
+    assert summary.metrics["validation"]["log_loss"] == pytest.approx(by_step[summary.best_step], abs=1e-6)
+
+
+def test_base_weights_are_untouched_by_adapter_training_and_moved_by_full_fine_tuning(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    from dpo_train.model import fingerprint_of
+
+    model, version = place
+    before = (model / "model.safetensors").read_bytes()
+    train(settings(model, max_steps=2), version, tmp_path / "adapter")
+    assert (model / "model.safetensors").read_bytes() == before
+    assert all("lora_" in name for name in load_file(tmp_path / "adapter" / "adapter" / "adapter_model.safetensors"))
+    summary = train(settings(model, use_peft=False, learning_rate=1e-3), version, tmp_path / "full")
+    assert summary.output == "model"
+    assert summary.metrics["test"]["rewards/margins"] > 0.05
+    start = json.loads((tmp_path / "full" / "checkpoints" / "best" / "state.json").read_text())
+    assert start["step"] == summary.best_step
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "full" / "model")
+    assert fingerprint_of(opened) != fingerprint_of(AutoModelForCausalLM.from_pretrained(model))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"loss_type": "sigmoid", "label_smoothing": 0.1, "soft_labels": True},
+        {"loss_type": "sigmoid", "ld_alpha": 0.5},
+        {"loss_type": "hinge", "use_weighting": True},
+        {"loss_type": "ipo"},
+        {"loss_type": "aot"},
+        {"loss_type": "simpo"},
+        {"loss_type": "orpo"},
+        {"loss_type": "mixture", "terms": [{"loss_type": "sigmoid"}, {"loss_type": "sft"}], "loss_weights": [1, 0.1]},
+    ],
+    ids=lambda loss: "-".join(map(str, loss.values()))[:30],
+)
+def test_every_kind_of_loss_trains(place: tuple[Path, Path], tmp_path: Path, loss: dict[str, Any]) -> None:
+    model, version = place
+    summary = train(settings(model, loss=loss, max_steps=3), version, tmp_path / "run")
+    rows = metrics(tmp_path / "run", "train")
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
+    assert summary.steps == 3
+
+
+def test_a_window_loss_has_the_gradient_of_its_window_however_cut(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    norms = []
+    for name, budget in (("whole", 9999), ("cut", 1)):
+        changes = {"loss": {"loss_type": "aot"}, "max_steps": 2, "token_budget": budget}
+        train(settings(model, **changes), version, tmp_path / name)
+        norms.append([row["grad_norm"] for row in metrics(tmp_path / name, "train")])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_flat_margins_stop_the_run_and_it_says_why(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    changes = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", "num_train_epochs": 40, "stop_when_flat": True}
+    summary = train(settings(model, **changes), version, tmp_path / "run")
+    assert summary.steps < summary.planned_steps
+    assert "held-out" in summary.stop_reason and "95 %" in summary.stop_reason
+
+
+def test_settings_under_trls_flat_names_reach_the_loss_and_unknown_names_are_refused() -> None:
+    nested = TrainConfig.model_validate({"loss": {"loss_type": "sigmoid", "beta": 0.3}})
+    assert TrainConfig.model_validate({"beta": 0.3}).loss == nested.loss
+    assert TrainConfig.model_validate({"loss_type": "ipo"}).loss.loss_type == "ipo"
+    with pytest.raises(ValueError, match="label_smoothing"):
+        TrainConfig.model_validate({"loss_type": "hinge", "label_smoothing": 0.1})
+    with pytest.raises(ValueError, match="bta"):
+        TrainConfig.model_validate({"bta": 0.3})
+
+
+def test_the_observer_sees_every_pair_of_every_step_once(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    seen: list[int] = []
+    train(
+        settings(model, num_train_epochs=1, token_budget=150),
+        version,
+        tmp_path / "run",
+        observe=lambda pairs, indices: seen.extend(indices.tolist()),
+    )
+    assert sorted(seen) == list(range(24))
+
+
+def test_tensorboard_is_written_unless_told_otherwise(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    train(settings(model, max_steps=1, report_to=("tensorboard",)), version, tmp_path / "run")
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+
+
+def test_a_model_that_cannot_be_opened_is_named_with_what_would_do(place: tuple[Path, Path], tmp_path: Path) -> None:
+    _, version = place
+    with pytest.raises(TrainError, match=r"no-such-model.*Expected"):
+        train(TrainConfig(model="./no-such-model", use_cpu=True), version, tmp_path / "run")
+    with pytest.raises(TrainError, match="is not a file"):
+        train(TrainConfig(model="x.gguf", use_cpu=True), version, tmp_path / "run2")
+    with pytest.raises(TrainError, match="no shards"):
+        train(settings(place[0]), tmp_path / "nowhere", tmp_path / "run3")
+
+
+def test_a_plan_counts_what_the_run_will_do_and_trains_nothing(place: tuple[Path, Path], tmp_path: Path) -> None:
+    from dpo_train.planning import plan
+
+    model, version = place
+    expected = plan(settings(model), version)
+    summary = train(settings(model), version, tmp_path / "run")
+    assert expected["steps"] == summary.planned_steps == 10
+    assert expected["evaluations"] == 5
+    assert expected["pairs"] == summary.pairs["train"] == 24
+    assert expected["minutes"] >= 0 and expected["memory_gb"] > 0

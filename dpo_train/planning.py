@@ -1,0 +1,106 @@
+"""What a run will cost, before anything is spent: tokens, steps, time and memory.
+
+Tokens and steps are counted exactly, from the encoded pairs. Time comes from the machine's matmul rate, measured for a
+second on the model's own shapes, and the floating-point work of a step; memory from weights, moments and the largest
+forward pass. The surprise: nothing is trained or scored, but the model is loaded, since its shape is the estimate.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpo_train.batches import cut
+from dpo_train.config import TrainConfig, TrainError
+from dpo_train.encoding import Encoder
+from dpo_train.model import Policy, open_policy
+from dpo_train.pairs import SPLITS, PairSet, open_pairs
+from dpo_train.preparation import BUDGETS, cache_of, steps_of
+
+SHARE_OF_PEAK = 0.7  # of the measured matmul rate that training reaches; attention, norms and Python take the rest
+
+
+def plan(config: TrainConfig, version: Path) -> dict[str, Any]:
+    """Plain numbers about a run that was not made; raises `TrainError` as the run would."""
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = cache_of(version, Path(scratch))
+        device = torch.device("cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu")
+        policy = open_policy(config, cache, device)
+        encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
+        sets = {split: open_pairs(version, split, encoder, cache) for split in SPLITS}
+        return _estimate(config, policy, sets)
+
+
+def _estimate(config: TrainConfig, policy: Policy, sets: Mapping[str, PairSet]) -> dict[str, Any]:
+    training = sets["train"]
+    if not len(training):
+        raise TrainError("no training pair can be used: raise max_length, or look at the pre-flight counts.")
+    schedule, total, every = steps_of(config, len(training), 1)
+    budget = config.token_budget or BUDGETS.get(policy.device.type, BUDGETS["cuda"])
+    row_tokens = sum(int(training.lengths[schedule.window(step)].sum()) for step in range(total))
+    looked_at = sum(len(sets[name].probe(config.max_eval_pairs or len(sets[name]))) for name in ("validation", "test"))
+    mean_row = float(np.mean(training.lengths))
+    watched_tokens = mean_row * (looked_at + min(config.probe_pairs, len(training)))
+    evaluations = math.ceil(total / every)
+    reference_tokens = mean_row * len(training) + watched_tokens
+    body = sum(value.numel() for name, value in policy.network.named_parameters() if _works(name, value))
+    per_token = (6 if not config.use_peft else 4) + (2 if config.gradient_checkpointing else 0)
+    work = body * (row_tokens * per_token + 2 * (watched_tokens * evaluations + reference_tokens))
+    rate = _matmul_rate(policy)
+    return {
+        "pairs": len(training),
+        "dropped": int((training.reasons != "").sum()),
+        "steps": total,
+        "pairs_per_step": config.pairs_per_step,
+        "evaluations": evaluations,
+        "training_tokens": row_tokens,
+        "reference_tokens": round(reference_tokens),
+        "evaluation_tokens": round(watched_tokens * evaluations),
+        "trained_parameters": sum(value.numel() for value in policy.trainable().values()),
+        "device": str(policy.device),
+        "matmul_gflops": round(rate / 1e9, 1),
+        "minutes": round(work / (rate * SHARE_OF_PEAK) / 60, 1),
+        "memory_gb": round(_memory(config, policy, training, budget) / 2**30, 2),
+    }
+
+
+def _works(name: str, value: torch.Tensor) -> bool:
+    """Matrices that every token is multiplied with; the head counts, as about half of the tokens are scored."""
+    return value.dim() == 2 and "embed" not in name and "lora_" not in name
+
+
+def _matmul_rate(policy: Policy, seconds: float = 1.0) -> float:
+    """Floating-point operations a second of the device on a product of the model's own shape."""
+    wide = int(getattr(policy.network.config, "intermediate_size", 0) or 4 * policy.network.config.hidden_size)
+    left = torch.randn(512, policy.network.config.hidden_size, dtype=policy.dtype, device=policy.device)
+    right = torch.randn(policy.network.config.hidden_size, wide, dtype=policy.dtype, device=policy.device)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        for _ in range(8):
+            left @ right
+        if policy.device.type == "cuda":
+            torch.cuda.synchronize()
+        count += 8
+    return 2.0 * left.shape[0] * left.shape[1] * wide * count / (time.perf_counter() - started)
+
+
+def _memory(config: TrainConfig, policy: Policy, training: PairSet, budget: int) -> float:
+    """Bytes: weights, gradients and two moments of what is trained, and what the largest forward pass keeps."""
+    size = policy.dtype.itemsize
+    weights = sum(value.numel() * value.element_size() for value in policy.network.parameters())
+    trained = sum(value.numel() for value in policy.trainable().values()) * 4 * 3
+    shape = policy.network.config
+    groups = cut(np.sort(training.lengths)[-config.pairs_per_step :], budget)
+    longest = np.sort(training.lengths)[-config.pairs_per_step :]
+    tokens = max(int(longest[group].max()) * len(group) for group in groups)
+    wide = int(getattr(shape, "intermediate_size", 0) or 4 * shape.hidden_size)
+    kept = 2 * shape.hidden_size if config.gradient_checkpointing else 14 * shape.hidden_size + 4 * wide
+    activations = tokens * shape.num_hidden_layers * kept * size
+    return float(weights + trained + activations + 2 * 2**25 * 4)

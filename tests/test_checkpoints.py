@@ -1,0 +1,125 @@
+"""An interrupted run that goes on ends with the very bits of one that was never interrupted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import tiny
+
+from dpo_train import checkpoints
+from dpo_train.config import TrainConfig, TrainError
+from dpo_train.train import train
+
+
+class PowerCutError(Exception):
+    """Comes in the middle of a step, after some gradients were added."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("store")
+    return tiny.model_folder(root / "model"), tiny.version(root)
+
+
+def settings(model: Path, **changes: Any) -> TrainConfig:
+    base = {
+        "model": str(model),
+        "use_cpu": True,
+        "learning_rate": 5e-3,
+        "per_device_train_batch_size": 5,
+        "num_train_epochs": 2,
+        "eval_steps": 2,
+        "save_steps": 3,
+        "lora_dropout": 0.1,
+        "report_to": (),
+        "stop_when_flat": False,
+    }
+    return TrainConfig.model_validate({**base, **changes})
+
+
+def interrupted(config: TrainConfig, version: Path, run: Path, after: int) -> None:
+    """Train until `after` gradients were added, then die."""
+    count = 0
+
+    def cut(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > after:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        train(config, version, run, observe=cut)
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_resuming_equals_never_having_stopped_to_the_bit(place: tuple[Path, Path], tmp_path: Path, full: bool) -> None:
+    model, version = place
+    config = settings(model, use_peft=not full, lora_dropout=0.1, learning_rate=1e-3 if full else 5e-3)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    seen: list[int] = []
+    train(config, version, straight, observe=lambda *_: seen.append(1))
+    interrupted(config, version, broken, after=len(seen) * 7 // 10)  # of ten steps, in the eighth
+    assert checkpoints.latest(broken / "checkpoints") == broken / "checkpoints" / "step-00000006"
+    train(config, version, broken, resume=True)
+    output = "model/model" if full else "adapter/adapter_model"
+    assert (straight / f"{output}.safetensors").read_bytes() == (broken / f"{output}.safetensors").read_bytes()
+    assert records(straight) == records(broken)
+    assert pq.read_table(straight / "pair_log.parquet").equals(pq.read_table(broken / "pair_log.parquet"))
+    last = "checkpoints/step-00000010"
+    for name in ("weights", "optimizer", "history"):
+        assert (straight / last / f"{name}.safetensors").read_bytes() == (
+            broken / last / f"{name}.safetensors"
+        ).read_bytes()
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_over(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    config = settings(model, max_steps=3)
+    interrupted(config, version, tmp_path / "run", after=1)
+    summary = train(config, version, tmp_path / "run", resume=True)
+    assert [row["step"] for row in records(tmp_path / "run") if row["kind"] == "train"] == [1, 2, 3]
+    assert summary.steps == 3
+
+
+def test_another_base_model_is_refused_with_both_fingerprints(place: tuple[Path, Path], tmp_path: Path) -> None:
+    _, version = place
+    folder = tmp_path / "model"
+    tiny.model_folder(folder, seed=0)
+    config = settings(folder, save_steps=1)
+    interrupted(config, version, tmp_path / "run", after=5)
+    state = checkpoints.read_state(checkpoints.latest(tmp_path / "run" / "checkpoints") or Path())
+    tiny.model_folder(folder, seed=1)
+    with pytest.raises(
+        TrainError, match=rf"another reference: weights: checkpoint '{state['reference']['weights']}', now"
+    ):
+        train(config, version, tmp_path / "run", resume=True)
+
+
+def test_other_settings_are_refused_by_name(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    interrupted(settings(model, save_steps=1), version, tmp_path / "run", after=5)
+    with pytest.raises(TrainError, match=r"learning_rate: checkpoint 0\.005, now 0\.001"):
+        train(settings(model, save_steps=1, learning_rate=1e-3), version, tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_is_not_trained_over(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    train(settings(model, max_steps=1), version, tmp_path / "run")
+    with pytest.raises(TrainError, match="finished"):
+        train(settings(model, max_steps=1), version, tmp_path / "run")
+
+
+def test_only_the_newest_checkpoints_and_the_best_are_kept_and_nothing_is_pickled(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, version = place
+    train(settings(model, save_steps=1), version, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["best", "step-00000009", "step-00000010"]
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
