@@ -9,6 +9,7 @@ from tiny import model_folder
 
 from dpo_data import curate, versions
 from dpo_data.curate import CurationConfig
+from dpo_data.splits import SplitShares
 from dpo_train.config import TrainConfig
 from dpo_train.train import train
 
@@ -16,12 +17,8 @@ from dpo_train.train import train
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> versions.Version:
     store = store_of(tmp_path_factory.mktemp("store"), "chats.jsonl", "triples.json")
-    config = CurationConfig(
-        tokenizer=None,
-        embedding_model=None,
-        slices=("category",),
-        splits={"train": 0.6, "validation": 0.2, "test": 0.2},
-    )
+    shares = SplitShares(train=0.6, validation=0.2, test=0.2)
+    config = CurationConfig(tokenizer=None, embedding_model=None, slices=("category",), splits=shares)
     return versions.publish(store, curate.decide(curate.measure(store, config), config), config)
 
 
