@@ -90,22 +90,12 @@ class Batches:
         repeated = sights.filter(pl.col("len") > 1).collect()
         if repeated.is_empty():
             return pl.concat(frames)
-        return pl.concat([self._first_seen(frame, index, repeated) for index, frame in enumerate(frames)])
-
-    def _first_seen(self, frame: pl.LazyFrame, index: int, repeated: pl.DataFrame) -> pl.LazyFrame:
-        """Batch `index` without the comparisons of earlier batches, and with the attributes of later ones."""
-        earlier = repeated.filter(pl.col("batch") < index).lazy()
         merged = merge_attributes(
-            pl.concat([self._open(batch, "comparisons") for batch in self.ids])
-            .select("comparison_id", "attributes")
-            .join(repeated.lazy(), on="comparison_id", how="semi")
-        )
-        return (
-            frame.join(earlier, on="comparison_id", how="anti", maintain_order="left")
-            .join(merged.rename({"attributes": "merged"}), on="comparison_id", how="left", maintain_order="left")
-            .with_columns(attributes=pl.coalesce("merged", "attributes"))
-            .drop("merged")
-        )
+            pl.concat([frame.select("comparison_id", "attributes") for frame in frames]).join(
+                repeated.lazy(), on="comparison_id", how="semi"
+            )
+        ).rename({"attributes": "merged"})
+        return pl.concat([_first_seen(frame, index, repeated, merged) for index, frame in enumerate(frames)])
 
     def votes(self) -> pl.LazyFrame:
         """Every vote of every batch, schema VOTES plus `batch`."""
@@ -129,11 +119,22 @@ class Batches:
         return pl.concat(frames) if frames else empty(TABLES[table]).lazy().with_columns(batch=pl.lit(""))
 
 
+def _first_seen(frame: pl.LazyFrame, index: int, repeated: pl.DataFrame, merged: pl.LazyFrame) -> pl.LazyFrame:
+    """Batch `index` without the comparisons of earlier batches, and with the attributes of later ones."""
+    earlier = repeated.filter(pl.col("batch") < index).lazy()
+    return (
+        frame.join(earlier, on="comparison_id", how="anti", maintain_order="left")
+        .join(merged, on="comparison_id", how="left", maintain_order="left")
+        .with_columns(attributes=pl.coalesce("merged", "attributes"))
+        .drop("merged")
+    )
+
+
 def open_batches(store: Path) -> Batches:
     """The complete batches of the store, in the order in which they were appended."""
     folder = store / "batches"
-    names = sorted(path.parent.name for path in folder.glob(f"[0-9]*/{MANIFEST}")) if folder.is_dir() else []
-    return Batches(store, names)
+    names = [path.parent.name for path in folder.glob(f"[0-9]*/{MANIFEST}")] if folder.is_dir() else []
+    return Batches(store, sorted(names, key=lambda name: (int(name.split("-")[0]), name)))
 
 
 def append(

@@ -214,10 +214,9 @@ def attributes(item: Judgement, flipped: bool) -> Iterator[tuple[str, str]]:
         yield f"{key}_a", value
     for key, value in b.items():
         yield f"{key}_b", value
-    odd = {side for side, text in (("a", item.first), ("b", item.second)) if isinstance(text, NonText)}
-    if odd:
-        named = "both" if len(odd) == 2 else odd.pop()
-        yield "non_text_response", {"a": "b", "b": "a"}.get(named, named) if flipped else named
     side = FLIPPED if flipped else UNFLIPPED
+    odd = type(item.first) is NonText, type(item.second) is NonText
+    if any(odd):
+        yield "non_text_response", "both" if all(odd) else side["first"] if odd[0] else side["second"]
     for key, value in item.sided.items():
         yield key, side.get(value, value)

@@ -1,12 +1,16 @@
 """Raw files, whole and broken: one bad record costs one reject, a bad file one clear error."""
 
+import csv
 import gzip
+import io
 import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpo_data.formats import json_arrays
 from dpo_data.formats.decoding import Row
@@ -273,3 +277,43 @@ def test_semicolons_are_read_where_the_header_has_no_comma(tmp_path: Path) -> No
 def test_a_header_that_names_too_few_columns_or_one_twice_is_an_error(tmp_path: Path, header: bytes) -> None:
     with pytest.raises(DataError, match="expected two or more names"):
         read(tmp_path / "a.csv", header + b"p,q\n")
+
+
+WHOLE = [
+    {"prompt": f"why {n} \u00e9", "response_a": 'a, "q" [x]', "response_b": "b\n{y}", "winner": "a"} for n in range(30)
+]
+
+
+def bytes_of(suffix: str, folder: Path) -> bytes:
+    """The same 30 records in each form of file."""
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in WHOLE).encode()
+    if suffix == ".csv":
+        text = io.StringIO()
+        table = csv.DictWriter(text, list(WHOLE[0]))
+        table.writeheader()
+        table.writerows(WHOLE)
+        return text.getvalue().encode()
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(WHOLE), folder / "whole", row_group_size=10)
+        return (folder / "whole").read_bytes()
+    forms = {".jsonl": lines, ".json": json.dumps(WHOLE, indent=1).encode(), ".jsonl.gz": gzip.compress(lines)}
+    return forms[suffix]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".jsonl.gz", ".parquet"])
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_whatever_bytes_are_damaged_the_file_reads_the_same_number_of_records_twice_or_is_an_error(
+    suffix: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    whole = bytearray(bytes_of(suffix, folder))
+    where = data.draw(st.integers(0, len(whole) - 1))
+    length = data.draw(st.integers(0, 30))
+    whole[where : where + length] = data.draw(st.binary(max_size=4))
+    path = folder / f"a{suffix}"
+    path.write_bytes(bytes(whole))
+    try:
+        assert len(list(rows(path))) == count(path)
+    except DataError as error:
+        assert str(path) in str(error)

@@ -304,3 +304,20 @@ def test_null_columns_of_a_wider_table_count_as_absent(tmp_path: Path) -> None:
     assert READERS["trl"].detect(record) and not READERS["binarized"].detect(record)
     (vote,) = read(tmp_path, "trl", record)
     assert said(vote.prompt) == ["user: Name a hat."]
+
+
+def test_trl_prompts_that_are_transcripts_become_turns(tmp_path: Path) -> None:
+    prompt = "\n\nHuman: Hello.\n\nAssistant: Hello!\n\nHuman: What floats?\n\nAssistant:"
+    (vote,) = read(tmp_path, "trl", {"prompt": prompt, "chosen": " Cork.", "rejected": " Lead."})
+    assert said(vote.prompt) == ["user: Hello.", "assistant: Hello!", "user: What floats?"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_system_message_in_the_prompt_or_in_the_answers_only_is_kept(inside: bool, tmp_path: Path) -> None:
+    system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "What floats?"}
+    cork, lead = ({"role": "assistant", "content": text} for text in ("Cork.", "Lead."))
+    context, prompt = ([system, user], [user]) if inside else ([user], [system, user])
+    record = {"prompt": prompt, "chosen": [*context, cork], "rejected": [*context, lead]}
+    (vote,) = read(tmp_path, "trl", record)
+    assert said(vote.prompt) == ["system: Be brief.", "user: What floats?"]
+    assert (vote.first, vote.second) == ("Cork.", "Lead.")

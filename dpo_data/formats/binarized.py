@@ -25,7 +25,8 @@ USED = TEXTS | {key for keys in (*SCORES, *MODELS) for key in keys}
 
 def detect(record: Record) -> bool:
     """A chosen and a rejected answer with a score for each."""
-    return {"chosen", "rejected"} <= record.keys() and any(record.get(key) is not None for key, _ in SCORES)
+    texts = all(isinstance(record.get(key), str | list) for key in ("chosen", "rejected"))
+    return texts and any(record.get(key) is not None for key, _ in SCORES)
 
 
 def parse(record: Record) -> Iterator[Item]:

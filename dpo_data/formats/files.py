@@ -9,11 +9,13 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,7 +90,7 @@ def rows(path: Path | Piece) -> Iterator[Row]:
         raise DataError(f"{path}: no such file. Give a file, a folder or a glob that holds raw comparisons.")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty (0 bytes); expected records. Export or download it again.")
-    try:
+    with _readable(path):
         _check_encoding(path, suffix)
         if suffix == ".parquet":
             yield from _parquet(path)
@@ -98,7 +100,14 @@ def rows(path: Path | Piece) -> Iterator[Row]:
             yield from _json(path)
         else:
             yield from _lines(path)
-    except (EOFError, OSError, pa.ArrowException) as problem:
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what damaged files raise into the one error that people can act on."""
+    try:
+        yield
+    except (EOFError, OSError, UnicodeDecodeError, zlib.error, csv.Error, pa.ArrowException) as problem:
         raise DataError(
             f"{path}: the file cannot be read to its end ({problem}). It looks cut or damaged; "
             "export or download it again."
@@ -114,11 +123,12 @@ def _check_encoding(path: Path, suffix: str) -> None:
 
 def count(path: Path) -> int:
     """How many raw records the file holds, counted without decoding them where the form allows it."""
-    if kind(path) in (".jsonl", ".ndjson"):
-        with opened(path) as stream:
-            return sum(1 for line in stream if line.removeprefix(BOM).strip())
-    if kind(path) == ".parquet":
-        return int(pq.ParquetFile(path).metadata.num_rows)
+    with _readable(path):
+        if kind(path) in (".jsonl", ".ndjson"):
+            with opened(path) as stream:
+                return sum(1 for line in stream if line.removeprefix(BOM).strip())
+        if kind(path) == ".parquet":
+            return int(pq.ParquetFile(path).metadata.num_rows)
     return sum(1 for _ in rows(path))
 
 
@@ -195,9 +205,20 @@ def _cells(number: int, header: list[str], cells: list[str]) -> Row:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    table = pq.ParquetFile(path)
     number = 0
-    for batch in table.iter_batches(batch_size=1024):
-        for value in batch.to_pylist():
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+        for value in _values(batch):
             number += 1
-            yield Row(number, value)
+            yield (
+                Row(number, value) if value is not None else Row(number, {}, "The row is not UTF-8.", b"(see the file)")
+            )
+
+
+def _values(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    """The rows of a batch; null for a row with text that is not UTF-8."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return [value for index in range(batch.num_rows) for value in _values(batch.slice(index, 1))]

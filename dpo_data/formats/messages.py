@@ -106,6 +106,14 @@ def transcript(text: str) -> list[Message]:
     ]
 
 
+def dialogue(text: str) -> list[Message]:
+    """The turns of a transcript that may end with an open "Assistant:", which is no turn."""
+    turns = transcript(text)
+    if turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
+        return turns[:-1]
+    return turns
+
+
 def render(turns: list[Message]) -> str:
     """The text of a response: one assistant message as it is, several as a transcript after the first."""
     head, *rest = turns

@@ -6,7 +6,7 @@ The prompt is a transcript that ends with an open "Assistant:". The surprise: an
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import transcript
+from dpo_data.formats.messages import dialogue
 from dpo_data.formats.ratings import by_rating
 from dpo_data.formats.records import (
     Item,
@@ -35,9 +35,7 @@ def parse(record: Record) -> Iterator[Item]:
     answers = record.get("answers")
     if not isinstance(answers, list) or not all(isinstance(item, dict) for item in answers):
         raise UnreadableError("Field 'answers' is no list of objects with an answer and a rank.")
-    turns = transcript(text_of(record, "prompt"))
-    if turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
-        turns = turns[:-1]
+    turns = dialogue(text_of(record, "prompt"))
     ranked = [item for item in answers if item.get("rank") is not None]
     ranks = [number_of(item["rank"], "rank") for item in ranked]
     yield from by_rating(

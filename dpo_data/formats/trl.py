@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpo_data.formats.hh_rlhf import detect as is_transcript
-from dpo_data.formats.messages import diverge, message, messages, render, user
+from dpo_data.formats.messages import TRANSCRIPT, dialogue, diverge, message, messages, render, user
 from dpo_data.formats.records import (
     Item,
     Judgement,
@@ -73,7 +73,7 @@ def pair(record: Record) -> tuple[list[Message], str, str, dict[str, str]]:
     text = asked(record)
     if text is None:
         return *implicit(chosen, rejected), {}
-    prompt = messages(text, "prompt")
+    prompt = dialogue(text) if isinstance(text, str) and TRANSCRIPT.match(text) else messages(text, "prompt")
     if isinstance(text, str) and text and chosen.startswith(text) and rejected.startswith(text):
         chosen, rejected = chosen[len(text) :], rejected[len(text) :]
     return prompt, chosen, rejected, {}
@@ -105,8 +105,10 @@ def _conversations(record: Record, chosen: Any, rejected: Any) -> tuple[list[Mes
     prompt = messages(text, "prompt")
     if all(side[: len(prompt)] == prompt for side in sides):
         return diverge(*sides)
-    if all(side[0]["role"] != "assistant" for side in sides):  # the conversation adds a system message, say
-        return diverge(*sides)
+    if all(side[0]["role"] != "assistant" for side in sides):  # one of them has a system message more, say
+        shared, first, second, attributes = diverge(*sides)
+        context = prompt if prompt[len(prompt) - len(shared) :] == shared else shared
+        return context, first, second, attributes
     return prompt, render(sides[0]), render(sides[1]), {}
 
 
