@@ -89,9 +89,8 @@ def main() -> None:
         seconds = time.perf_counter() - started
         assert (found.comparisons, found.votes) == (comparisons, comparisons * VOTES)
         size = sum(path.stat().st_size for path in (folder / "store").rglob("*.parquet"))
-        print(
-            f"append, {processes} processes: {seconds:.1f} s, {found.votes / seconds:,.0f} votes/s, {cpu_seconds() - spent:.1f} CPU s"
-        )
+        speed = f"{found.votes / seconds:,.0f} votes/s, {cpu_seconds() - spent:.1f} CPU s"
+        print(f"append, {processes} processes: {seconds:.1f} s, {speed}")
         print(f"peak memory {peak_mib():,.0f} MiB (this process + the largest child), batch {size / 2**30:.2f} GiB")
         started = time.perf_counter()
         assert append(folder / "store", [raw], "bench").batch is None
