@@ -83,6 +83,8 @@ def write_metadata(path: Path, parts: list[tuple[PairSet, Indices]]) -> None:
         for pairs, indices in parts
         if len(indices)
     ]
+    if not tables:  # nothing is watched: no validation or test pairs, and no probe was asked for
+        tables = [pa.table({"pair_id": pa.array([], pa.string()), "prompt_id": pa.array([], pa.string())})]
     replace_table(pa.concat_tables(tables, promote_options="permissive"), path)
 
 

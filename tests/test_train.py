@@ -192,3 +192,12 @@ def test_a_plan_counts_what_the_run_will_do_and_trains_nothing(place: tuple[Path
     assert expected["evaluations"] == 5
     assert expected["pairs"] == summary.pairs["train"] == 24
     assert expected["minutes"] >= 0 and expected["memory_gb"] > 0
+
+
+def test_without_held_out_pairs_the_last_weights_are_kept_and_the_run_says_so(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    version = tiny.write_version(tmp_path / "v", {"train": [tiny.row(k) for k in range(6)]})
+    summary = train(settings(place[0], probe_pairs=0), version, tmp_path / "run")
+    assert summary.best_step == summary.steps == 4
+    assert "no validation pairs" in summary.notes[0]
