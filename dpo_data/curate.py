@@ -202,20 +202,26 @@ def decide(ledger: pl.DataFrame, config: CurationConfig) -> pl.DataFrame:
     """The ledger with `reasons` (empty: kept), `duplicate_of`, `split` and `weight`, sorted by comparison_id."""
     count = len(ledger)
     ledger = _complete(ledger.drop(DECIDED, strict=False))
-    ledger = _apply(ledger, row_rules(config))
+    ledger = ledger.with_columns(reasons=_reasons(ledger, row_rules(config)))
     ledger = duplicates.choose_survivors(ledger, config.duplicates)
     ledger = prompts.cap(ledger, config.prompts)
     ledger = length_bias.rebalance(ledger, config.length_bias)
-    ledger = _apply(ledger, {"length_rebalanced": pl.col("length_rebalanced")})
+    rebalanced = pl.lit(["length_rebalanced"], dtype=REASONS)
+    ledger = ledger.with_columns(reasons=pl.when("length_rebalanced").then(rebalanced).otherwise("reasons"))
     ledger = splits.assign(ledger, config.splits).with_columns(weight=pl.col("length_weight"))
     ledger = check(ledger.drop("length_rebalanced", "length_weight"), LEDGER, "ledger")
     assert len(ledger) == count and ledger["comparison_id"].is_unique().all()
     return ledger
 
 
-def _apply(ledger: pl.DataFrame, rules: dict[str, pl.Expr]) -> pl.DataFrame:
-    """Append the name of every rule that holds to the row's reasons; null, not measured, never holds."""
-    names = [pl.when(rule.fill_null(False)).then(pl.lit(name)) for name, rule in rules.items()]
-    found = pl.concat_list(names).list.drop_nulls()
-    before = pl.col("reasons").fill_null(pl.lit([], dtype=REASONS))
-    return ledger.with_columns(reasons=before.list.concat(found))
+def _reasons(ledger: pl.DataFrame, rules: dict[str, pl.Expr]) -> pl.Series:
+    """The names of all rules that hold, row by row; null, not measured, never holds.
+
+    One bit a rule: few combinations occur, so lists are made for those only and not for a million rows.
+    """
+    held = [rule.fill_null(False).cast(pl.UInt64) * (1 << bit) for bit, rule in enumerate(rules.values())]
+    codes = ledger.select(code=pl.sum_horizontal(held))
+    seen = codes.unique()
+    names = [[name for bit, name in enumerate(rules) if code >> bit & 1] for code in seen["code"]]
+    lists = seen.with_columns(reasons=pl.Series(names, dtype=REASONS))
+    return codes.join(lists, on="code", how="left", maintain_order="left")["reasons"]

@@ -91,7 +91,8 @@ def in_a_loop(rows: list[dict[str, Any]], config: CurationConfig) -> dict[str, l
             "low_confidence": row["confidence"] is not None and row["confidence"] < 0.6,
             "responses_too_similar": None not in (row["similarity"], row["edit_ratio"])
             and row["similarity"] > 0.6
-            and row["edit_ratio"] < 0.5,
+            and row["edit_ratio"] < 0.5
+            and (row["confidence"] is None or row["confidence"] < 0.95),
             "contradicted_by_twin": bool(row["twin_votes_against"])
             and row["twin_votes_against"] >= row["twin_votes_for"],
             "preference_cycle": bool(row["cycle_edge"]),
