@@ -83,7 +83,7 @@ def at_step(pair_log: pa.Table, split: str, step: int) -> dict[str, npt.NDArray[
     return {name: values[order] for name, values in rows.items()}
 
 
-def _metadata(pairs: pa.Table, wanted: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+def metadata_of(pairs: pa.Table, wanted: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     """Metadata of the wanted pairs, in their order."""
     columns = columns_of(pairs)
     place = {name: index for index, name in enumerate(columns["pair_id"])}
@@ -115,7 +115,7 @@ def movement(
             f"{ends[1]}, not the same ones; evaluate one frozen set from step 0 on."
         )
     beta = beta_of(pair_log)
-    metadata = _metadata(pairs, end["pair_id"])
+    metadata = metadata_of(pairs, end["pair_id"])
     metadata |= {name: end[name] for name in ("tokens_chosen", "tokens_rejected")}
     _, groups = np.unique(end["prompt_id"].astype(str), return_inverse=True)
 

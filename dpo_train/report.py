@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from dpo_train import charts, headline
+from dpo_train.accounts import account
 from dpo_train.adjustment import rank_axes
-from dpo_train.axes import ALL, TOO_SMALL, label, left_out
+from dpo_train.axes import ALL, TOO_SMALL, Axis, label, left_out
 from dpo_train.config import TrainError
 from dpo_train.movement import Movement, at_step, movement, splits_of, steps_of
 from dpo_train.slices import describe
@@ -28,6 +29,7 @@ from dpo_train.statistics import clustered_mean
 
 TEMPLATES = Path(__file__).parent
 WORST = 12  # pairs shown with their text
+MOST_EXPLORED = 300  # pairs of the explorer
 MOST_CHARACTERS = 1200  # of a text on the page; the shards hold the whole
 
 
@@ -51,7 +53,14 @@ def write(run: Path) -> Path:
     table = describe(pair_log, pairs)
     pq.write_table(table, run / "slices.parquet", compression="zstd")
     numbers = gather(pair_log, pairs, table)
-    numbers |= {"run": run.name, "config": _json(run / "config.json"), "summary": _json(run / "summary.json")}
+    config = _json(run / "config.json")
+    numbers["account"] = None
+    if (run / "attribution.parquet").is_file():
+        attributed = pq.read_table(run / "attribution.parquet")
+        if attributed.num_rows:
+            numbers["account"] = account(attributed, pairs, numbers["beta"], config.get("account_by") or "source")
+            numbers["headline"] = _accounted(numbers)
+    numbers |= {"run": run.name, "config": config, "summary": _json(run / "summary.json")}
     _replace(run / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False, default=str))
     page = run / "report.html"
     _replace(page, render_page(numbers))
@@ -81,8 +90,24 @@ def gather(pair_log: pa.Table, pairs: pa.Table, table: pa.Table) -> dict[str, An
         "left_out": left_out(moved.columns),
         "trajectories": _trajectories(pair_log, pairs, main, words["row"]),
         "worst": _worst(moved),
-        "pairs": [],
+        "explorer": _explorer(moved, axes),
     }
+
+
+def _accounted(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The headline, raised to "accounted" where the slice's own gradients pushed the other held-out pairs down."""
+    words, row = numbers["headline"], numbers["headline"]["row"]
+    own = (
+        numbers["account"]["elsewhere"].get(row["slice"]) if row and row["axis"] == numbers["account"]["axis"] else None
+    )
+    if not own or own["p"] is None or own["p"] * len(numbers["account"]["train"]) > headline.Q or own["excess"] >= 0:
+        return dict(words)
+    raised = headline.headline([one for one in numbers["slices"] if one["split"] == numbers["split"]], "accounted")
+    raised["sure"] += (
+        f" Its training pairs pushed the margins of held-out pairs outside it by {headline.interval(own, 'pushed')} a "
+        f"pair, {own['pairs']} pairs looked at; the other slices pushed them more for their size."
+    )
+    return raised
 
 
 def _trajectories(pair_log: pa.Table, pairs: pa.Table, split: str, fix: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -129,6 +154,33 @@ def _worst(moved: Movement) -> list[dict[str, Any]]:
     ]
 
 
+def _explorer(moved: Movement, axes: dict[str, Axis]) -> dict[str, Any]:
+    """What the page's sliders re-score: log-ratios of both sides in nats, the length gap, slices and texts by pair.
+
+    At most `MOST_EXPLORED` pairs, spread evenly over the margins, so that the worst and the best are among them.
+    """
+    order = np.lexsort((moved.pair_ids.astype(str), moved.final))
+    order = order[np.unique(np.linspace(0, len(order) - 1, min(MOST_EXPLORED, len(order))).round().astype(int))]
+    names = [("p", "prompt"), ("ct", "chosen"), ("rt", "rejected")]
+    pairs = [
+        {
+            "id": str(moved.pair_ids[i]),
+            "c": float(moved.chosen[i] / moved.beta),
+            "r": float(moved.rejected[i] / moved.beta),
+            "g": float(moved.gap[i]),
+            "s": {axis: found.levels[found.codes[i]] for axis, found in axes.items()},
+            **{short: _text(moved.columns[name][i] if name in moved.columns else "") for short, name in names},
+        }
+        for i in order
+    ]
+    return {"beta": moved.beta, "axes": list(axes), "pairs": pairs}
+
+
+def _data_block(value: Any) -> Markup:
+    """JSON that no text can close early: every < is written as an escape."""
+    return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c"))
+
+
 def _hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
@@ -145,6 +197,18 @@ def _forest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         picture = None if row["status"] == TOO_SMALL else charts.whisker(row, x, shrunken)
         drawn.append({**row, "picture": picture, "flagged": headline.stands(row)})
     return drawn
+
+
+def _heat(made: dict[str, Any] | None) -> dict[str, list[list[dict[str, Any]]]] | None:
+    """Rows of cells for "pushed" and "reallocated", with a class for the colour: five shades each way."""
+    if made is None:
+        return None
+    grids = {}
+    for name in ("pushed", "reallocated"):
+        most = max((abs(cell[name]) for cell in made["cells"]), default=0.0) or 1.0
+        shaded = [{**cell, "value": cell[name], "shade": round(5 * cell[name] / most)} for cell in made["cells"]]
+        grids[name] = [[cell for cell in shaded if cell["train"] == train] for train in made["train"]]
+    return grids
 
 
 def _plane(rows: Sequence[dict[str, Any]], fix: dict[str, Any] | None) -> Markup:
@@ -172,11 +236,13 @@ def render_page(numbers: dict[str, Any]) -> str:
     main = by_split[numbers["split"]]
     page: str = environment.get_template("report.html").render(
         **numbers,
+        explorer_data=_data_block(numbers["explorer"]),
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
         forests={split: _forest(rows) for split, rows in by_split.items()},
+        heat=_heat(numbers["account"]),
         trajectory_picture=charts.trajectories(numbers["trajectories"]),
         plane_picture=_plane(main, numbers["headline"]["row"]),
     )

@@ -49,7 +49,8 @@ def train(
 ) -> RunSummary:
     """Train on a published version and write the run folder; `resume` goes on from the newest checkpoint, if any.
 
-    Raises `TrainError` for what a person can mend. `observe` is called wherever the gradient of pairs was just added.
+    Raises `TrainError` for what a person can mend. `observe`, where no
+    account is kept, is called wherever the gradient of pairs was just added.
     """
     job = prepare(config, version, run, resume)
     log = PairLog(run / "pair_log.parquet", config.beta)

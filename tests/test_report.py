@@ -1,0 +1,106 @@
+"""The page a run leaves behind: says the right thing first, asks for nothing, runs nothing that the data brought."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import synthetic_run
+
+from dpo_train import report
+from dpo_train.config import TrainError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = (
+    "<script>document.title='taken'</script>",
+    "<img src=x onerror=\"document.title='taken'\">",
+    "\"'><svg onload=\"document.title='taken'\">",
+    "</script><script>document.title='taken'</script>",
+    "</style><style>*{display:none}</style>{{ 7*7 }}<a href=\"javascript:document.title='taken'\">x</a>",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "planted"
+    synthetic_run.write_run(folder, *synthetic_run.tables(prompts=120, splits=("validation", "train_probe")))
+    report.write(folder)
+    return folder
+
+
+def test_the_first_heading_names_the_slice_to_fix_and_how_sure_that_is(run: Path) -> None:
+    page = html.unescape((run / "report.html").read_text(encoding="utf-8"))
+    first = re.search(r"<h1>(.*?)</h1>", page, re.S)
+    assert first and first[1].startswith("Fix first: source = flipped. Its margins fell: −")
+    assert "60 pairs of 30 prompts" in first[1]
+    assert "A gap this large by chance: p < .001" in page and "Held-out margins grew" in page
+
+
+def test_the_numbers_are_also_in_json_and_parquet_and_are_the_same(run: Path) -> None:
+    numbers = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert numbers["slices"] == pq.read_table(run / "slices.parquet").to_pylist()
+    assert numbers["axes"][0]["axis"] == "source" and numbers["config"]["beta"] == synthetic_run.BETA
+    assert numbers["worst"][0]["margin"] == min(pair["margin"] for pair in numbers["worst"])
+
+
+def test_the_page_asks_nothing_of_the_network_and_allows_only_its_own_style_and_script(run: Path) -> None:
+    page = (run / "report.html").read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy and policy[1].startswith("default-src 'none'")
+    assert "unsafe" not in policy[1] and "http" not in policy[1].replace("http-equiv", "")
+    assert not re.search(r"(?:src|href)\s*=", page) and " style=" not in page and "@import" not in page
+    assert len(page) < 1_500_000
+
+
+def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
+    again = tmp_path / "planted"
+    shutil.copytree(run, again)
+    assert report.write(again).read_bytes() == (run / "report.html").read_bytes()
+
+
+def hostile_run(folder: Path) -> Path:
+    """Every text of the data is an attack, slice names and ids included."""
+    pair_log, pairs = synthetic_run.tables(prompts=60)
+    for name in ("prompt", "chosen", "rejected"):
+        texts = [HOSTILE[i % len(HOSTILE)] for i in range(pairs.num_rows)]
+        pairs = pairs.set_column(pairs.column_names.index(name), name, pa.array(texts))
+    sources = [f"{value}{HOSTILE[0]}{HOSTILE[1]}" for value in pairs["source"].to_pylist()]
+    pairs = pairs.set_column(pairs.column_names.index("source"), "source", pa.array(sources))
+    for table in ("pairs", "log"):
+        frame = pairs if table == "pairs" else pair_log
+        names = [f"{value}{HOSTILE[3]}" for value in frame["pair_id"].to_pylist()]
+        frame = frame.set_column(frame.column_names.index("pair_id"), "pair_id", pa.array(names))
+        pairs, pair_log = (frame, pair_log) if table == "pairs" else (pairs, frame)
+    return synthetic_run.write_run(folder, pair_log, pairs)
+
+
+def test_hostile_text_is_escaped_everywhere(tmp_path: Path) -> None:
+    page = report.write(hostile_run(tmp_path / "hostile")).read_text(encoding="utf-8")
+    assert page.count("<script") == page.count("</script>") <= 2
+    for attack in ("<img", 'onload="', "<a ", "<script>document"):
+        assert attack not in page
+    assert page.count("<style>") == 1 and "&lt;script&gt;" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_hostile_text_is_inert_in_a_browser_and_the_script_of_the_page_runs(tmp_path: Path) -> None:
+    page = report.write(hostile_run(tmp_path / "hostile"))
+    found = subprocess.run(
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         "--virtual-time-budget=3000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", found.stdout)
+    assert title and title[1].startswith("Margins by slice")
+    assert "<img" not in found.stdout and "Refused to" not in found.stderr
+    assert 'data-ready="yes"' in found.stdout  # set by report.js: the policy lets the page's own script run
+
+
+def test_a_folder_without_a_log_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"pair_log\.parquet is missing"):
+        report.write(tmp_path)
