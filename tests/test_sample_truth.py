@@ -199,6 +199,7 @@ def test_the_judge_models_come_in_their_order(sample: Curated) -> None:
     for name, planted in PLANTS["judges"].items():
         print(f"{name}: planted {planted:.2f}, skill {skill[name]:.2f}")
     assert (table["kind"] == "model").all()
+    assert table["flag"].null_count() == len(table)
     assert sorted(skill, key=lambda name: -skill[name]) == list(PLANTS["judges"])
 
 

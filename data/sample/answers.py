@@ -22,7 +22,7 @@ CHECKS = {
         "No other result fits what was asked about {topic}, as far as I can see.",
         "Should anything in the question change, this has to be worked out again.",
         "It holds for the usual case; rare exceptions are left out on purpose.",
-        "Keep this in mind whenever {topic} comes up again, it saves time later.",
+        "Keep this in mind when you next come across {topic}, it saves time.",
         "If a longer version is wanted, I can add each step in a second message.",
         "The rest of what could be said about {topic} does not alter that.",
         "This can be looked up in any handbook that has a page on {topic}.",

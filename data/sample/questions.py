@@ -111,7 +111,7 @@ def arithmetic(rng: Random) -> Question:
         ),
     ]
     prompt, value, because = rng.choice(stories)
-    return _english("arithmetic", prompt, str(value), str(value + off), because, f"{thing} and numbers")
+    return _english("arithmetic", prompt, str(value), str(value + off), because, f"numbers such as {wa}")
 
 
 def units(rng: Random) -> Question:
@@ -129,7 +129,7 @@ def units(rng: Random) -> Question:
     ])  # fmt: skip
     return _english(
         "units", prompt, f"{n * factor} {small}", f"{n * factor + rng.choice((-10, 5, 12, 100))} {small}",
-        f"one of the {large} is {factor} {small}, so multiply {n} by {factor}", f"{large} and {small}",
+        f"from {large} to {small} one multiplies by {factor}, here {n} × {factor}", f"{large} and {small}",
     )  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def rewriting(rng: Random) -> Question:
         (f'Put into the past tense: "{who} {third} {what} {where}."', f'"{who} {past} {what} {where}."',
          f'"{third}" becomes "{past}"'),
         (f'Rewrite in the active voice: "{what.capitalize()} was {participle} by {who} {where}."',
-         f'"{who} {past} {what} {where}."', f"{who} is the one who acts, so {who} comes first"),
+         f'"{who[0].upper()}{who[1:]} {past} {what} {where}."', f"{who} is the one who acts, so {who} comes first"),
         (f'Make this polite: "{base.capitalize()} {what}!"', f'"Could you please {base} {what}?"',
          "a question with please sounds kinder than an order"),
         (f'Turn this into a question: "{who} will {base} {what} {where}."', f'"Will {who} {base} {what} {where}?"',
@@ -165,7 +165,7 @@ def rewriting(rng: Random) -> Question:
          f'the past "{past}" gives way to "will {base}"'),
     ]  # fmt: skip
     prompt, answer, because = rng.choice(tasks)
-    return _english("rewriting", prompt, answer, f'"{who} {third} it."', because, f"{what} and how to say it")
+    return _english("rewriting", prompt, answer, f'"{who} {third} it."', because, f"sentences about {what}")
 
 
 def lists(rng: Random) -> Question:
@@ -203,7 +203,7 @@ def planning(rng: Random) -> Question:
          _clock(start - x), _clock(start + x), f"the walk of {x} minutes comes off {_clock(start)}", "the walk"),
         (f"{job} takes {x} minutes and {tasks} {y} more. If I begin at {_clock(start)}, when is all of it finished?",
          _clock(start + x + y), _clock(start + x), f"{x} and {y} minutes are {x + y} in total", f"{jobs} and {tasks}"),
-        (f"What should I do first: {first} or {second}?", before, after, why, f"{before} and the order of things"),
+        (f"What should I do first: {first} or {second}?", before, after, why, "the order of chores"),
         (f"Planning the day: does it make sense to {first} before I {second}, or the other way round?",
          f"first {before}, then {after}", f"first {after}, then {before}", why, f"{after} at the right moment"),
         (f"The guests come at {_clock(start + 120)}. {task} needs {x} minutes. When do I have to begin at the latest?",
@@ -217,7 +217,7 @@ def explanations(rng: Random) -> Question:
     """Why something is so, in a sentence."""
     why, answer, because, topic = rng.choice(facts.WHYS)
     prompt = rng.choice([
-        "Why {why}?", "In one sentence: why {why}?", "My son asks why {why}. What do I tell him?",
+        "Why is it that {why}?", "Say in one sentence why {why}.", "My son asks why {why}. What do I tell him?",
         "Explain briefly why {why}.", "Do you know the reason why {why}?",
     ]).format(why=why)  # fmt: skip
     return _english("explanations", prompt, answer, "nobody really knows", because, topic)
@@ -230,7 +230,7 @@ def words(rng: Random) -> Question:
     first, last = min(three), max(three)
     tasks = [
         (f'What is the opposite of "{word}"?', opposite, f"un{word}", f"{word} and {opposite} exclude each other",
-         word),
+         f"the word {word}"),
         (f'I look for a word that means the contrary of "{word}". Which one?', opposite, f"non-{word}",
          f"whatever is {opposite} cannot be {word}", f"the word {word}"),
         (f"Which comes first in the dictionary: {three[0]}, {three[1]} or {three[2]}?", first, last,
@@ -240,7 +240,7 @@ def words(rng: Random) -> Question:
         (f'How many letters has the word "{three[0]}"?', str(len(three[0])), str(len(three[0]) + 2),
          f"{'-'.join(three[0])} can be counted on the fingers", f"the spelling of {three[0]}"),
         (f'Spell "{three[1]}" backwards.', three[1][::-1], three[1],
-         f"start at the {three[1][-1]} and walk to the {three[1][0]}", f"{three[1]} read from the end"),
+         f"its letters run from the {three[1][-1]} back to the {three[1][0]}", f"{three[1]} read from the end"),
     ]  # fmt: skip
     prompt, answer, wrong, because, topic = rng.choice(tasks)
     return _english("words", prompt, answer, wrong, because, topic)

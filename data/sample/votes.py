@@ -11,7 +11,7 @@ from questions import PLAIN
 from truth import Row, Truth
 
 ANNOTATORS = {"kim": 0.93, "lena": 0.88, "marco": 0.82, "noor": 0.5, "otto": 0.15}  # P(votes for the better one)
-JUDGES = {"judge-large": 0.94, "judge-small": 0.8, "judge-tiny": 0.62}
+JUDGES = {"judge-large": 0.94, "judge-small": 0.8, "judge-tiny": 0.7}
 COLUMNS = ["question_id", "category", "prompt", "response_a", "response_b", "winner", "annotator", "at", "shown_first"]
 OTHER = {"model_a": "model_b", "model_b": "model_a", "tie": "tie"}
 
