@@ -164,3 +164,17 @@ def test_a_slice_that_is_a_column_already_is_refused(tmp_path: Path) -> None:
     batches.append(tmp_path, [raw(tmp_path / "1.jsonl", [record(1, "a", "ann")])], "one")
     with pytest.raises(DataError, match="source is a column"):
         measure(tmp_path, BARE.model_copy(update={"slices": ("source",)}))
+
+
+@pytest.mark.real
+def test_the_published_pandalm_set_is_decided(real_data: Path, tmp_path: Path) -> None:
+    batches.append(tmp_path, [real_data / "pandalm" / "testset-v1.json"], "pandalm")
+    decided = decide(measure(tmp_path, BARE), BARE)
+    counts = dict(decided["reasons"].explode().drop_nulls().value_counts().iter_rows())
+    print(f"{len(decided)} comparisons, kept {int((decided['reasons'].list.len() == 0).sum())}: {counts}")
+    assert len(decided) == 863
+    # One circle in the set (facts), six responses that are the JSON value true, in two comparisons.
+    assert counts["preference_cycle"] == 1
+    assert counts["response_not_text"] == 2
+    assert counts["tie"] == 80
+    assert decided.filter(pl.col("duplicate_of").is_not_null())["duplicate_similarity"].min() >= 0.8

@@ -126,7 +126,7 @@ def main() -> None:
     for count in sizes:
         generate(folder / f"raw-{count}.jsonl", count)
         command = [sys.executable, __file__, "--one", str(count), "--keep", str(folder)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         stages = ("append", "measure texts", "measure ledger", "decide", "publish")
         totals.append(sum(found[stage] for stage in stages))
         print(
