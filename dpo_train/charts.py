@@ -149,16 +149,32 @@ def plane(rows: Sequence[dict[str, Any]]) -> Markup:
         parts.append(tag("rect", x=x.start, y=y(0), width=x(0) - x.start, height=y.start - y(0), class_="displaced"))
         parts.append(text(x.start + 6, y.start - 8, "displaced: both fell", class_="tick"))
     parts += frame(x, y, "change of the chosen reward", "change of the rejected reward")
-    for row in rows:
+    taken: list[float] = []
+    for row in sorted(rows, key=lambda one: (y(one["rejected_reward"]), one["axis"], one["slice"])):
         here = (x(row["chosen_reward"]), y(row["rejected_reward"]))
         name = "all pairs" if row["axis"] == "all" else f"{row['axis']} = {row['slice']}"
         strength = "strong" if row.get("named") else "weak"
         parts.append(line(x(0), y(0), *here, f"arrow {strength}"))
         parts.append(tag("circle", tag("title", escape(name)), cx=here[0], cy=here[1], r=3.5, class_=f"dot {strength}"))
         if row.get("named"):
+            height = _free(here[1] + 4, taken)
             near_right = here[0] > (x.start + x.end) / 2
-            parts.append(text(here[0] + (-7 if near_right else 7), here[1] + 4, name, "end" if near_right else "start"))
+            parts.append(
+                text(here[0] + (-7 if near_right else 7), height, _cut(name), "end" if near_right else "start")
+            )
     return picture(parts, "Chosen against rejected reward by slice")
+
+
+def _free(height: float, taken: list[float]) -> float:
+    """The nearest height from `height` upwards at which no other label stands; it is taken from then on."""
+    while any(abs(height - other) < 13 for other in taken):
+        height -= 1
+    taken.append(height)
+    return height
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 34 else name[:33] + "…"
 
 
 def scatter(
@@ -172,3 +188,14 @@ def scatter(
         ends = [(at, min(max(through[0] + through[1] * at, y.low), y.high)) for at in (x.low, x.high)]
         parts.append(line(x(ends[0][0]), y(ends[0][1]), x(ends[1][0]), y(ends[1][1]), "fit"))
     return picture(parts, f"{titles[1]} against {titles[0]}")
+
+
+def reliability(bins: Sequence[dict[str, Any]]) -> Markup:
+    """Vote share against sigma(margin) by bin, with intervals; on the diagonal, margins say what votes do."""
+    x, y = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(0, 1, HEIGHT - BOTTOM, TOP)
+    parts = [*frame(x, y, "σ(margin), sides turned by hash", "share of votes"), line(x(0), y(0), x(1), y(1), "ideal")]
+    for one in bins:
+        if one["low"] is not None and one["high"] is not None:
+            parts.append(line(x(one["predicted"]), y(one["low"]), x(one["predicted"]), y(one["high"]), "interval"))
+        parts.append(tag("circle", cx=x(one["predicted"]), cy=y(one["share"]), r=4.0, class_="dot"))
+    return picture(parts, "Share of votes against sigma of the margin")

@@ -22,10 +22,12 @@ from dpo_train import charts, headline
 from dpo_train.accounts import account
 from dpo_train.adjustment import rank_axes
 from dpo_train.axes import ALL, TOO_SMALL, Axis, label, left_out
+from dpo_train.calibration import calibrate
 from dpo_train.config import TrainError
-from dpo_train.movement import Movement, at_step, movement, splits_of, steps_of
+from dpo_train.discovery import discover, rows
+from dpo_train.movement import Movement, at_step, hits, movement, splits_of, steps_of
 from dpo_train.slices import describe
-from dpo_train.statistics import clustered_mean
+from dpo_train.statistics import clustered_mean, slope
 
 TEMPLATES = Path(__file__).parent
 WORST = 12  # pairs shown with their text
@@ -76,18 +78,21 @@ def _replace(path: Path, content: str) -> None:
 
 def gather(pair_log: pa.Table, pairs: pa.Table, table: pa.Table) -> dict[str, Any]:
     """Every number and word of the page, as plain JSON types; the page computes nothing from it but pixels."""
-    rows = table.to_pylist()
+    described = table.to_pylist()
     main = splits_of(pair_log)[0]
     moved = movement(pair_log, pairs, main)
     axes = label(moved.columns)
-    words = headline.headline([row for row in rows if row["split"] == main])
+    words = headline.headline([row for row in described if row["split"] == main])
     return {
         "split": main,
         "beta": moved.beta,
         "headline": words,
-        "slices": rows,
+        "slices": described,
         "axes": [found._asdict() for found in rank_axes(moved, axes)],
         "left_out": left_out(moved.columns),
+        "discovered": rows(discover(moved, axes)),
+        "calibration": calibrate(moved),
+        "length": _length(moved),
         "trajectories": _trajectories(pair_log, pairs, main, words["row"]),
         "worst": _worst(moved),
         "explorer": _explorer(moved, axes),
@@ -126,6 +131,25 @@ def _trajectories(pair_log: pa.Table, pairs: pa.Table, split: str, fix: dict[str
             for name, value in (("mean", found.value), ("low", found.low), ("high", found.high)):
                 one[name].append(None if np.isnan(value) else value)
     return series
+
+
+def _length(moved: Movement) -> dict[str, Any]:
+    """Margin against length gap: points (tokens, margin), the line through them, and who is right on either side."""
+    found = slope(moved.final, moved.gap, moved.groups)
+    longer, shorter = moved.gap > 0, moved.gap < 0
+    order = np.linspace(0, len(moved.gap) - 1, min(charts.MOST_POINTS, len(moved.gap))).round().astype(int)
+    return {
+        "slope_per_100": None if np.isnan(found.value) else 100 * found.value,
+        "slope_per_100_low": None if np.isnan(found.low) else 100 * found.low,
+        "slope_per_100_high": None if np.isnan(found.high) else 100 * found.high,
+        "right_when_longer": float(hits(moved.final[longer]).mean()) if longer.any() else None,
+        "right_when_shorter": float(hits(moved.final[shorter]).mean()) if shorter.any() else None,
+        "longer": int(longer.sum()),
+        "shorter": int(shorter.sum()),
+        "length_only_accuracy": float(hits(moved.gap).mean()),
+        "intercept": float(moved.final.mean() - (0 if np.isnan(found.value) else found.value) * moved.gap.mean()),
+        "points": [[float(moved.gap[i]), float(moved.final[i])] for i in order],
+    }
 
 
 def _text(value: Any) -> str:
@@ -211,6 +235,14 @@ def _heat(made: dict[str, Any] | None) -> dict[str, list[list[dict[str, Any]]]] 
     return grids
 
 
+def _length_picture(length: dict[str, Any]) -> Markup:
+    through = None
+    if length["slope_per_100"] is not None:
+        through = (length["intercept"], length["slope_per_100"] / 100)
+    points = [(gap, margin) for gap, margin in length["points"]]
+    return charts.scatter(points, through, ("chosen longer by (tokens)", "margin (β · nats)"))
+
+
 def _plane(rows: Sequence[dict[str, Any]], fix: dict[str, Any] | None) -> Markup:
     axis = fix["axis"] if fix else None
     shown = [{**row, "named": row["axis"] in (ALL, axis)} for row in rows if row["status"] != TOO_SMALL]
@@ -243,6 +275,8 @@ def render_page(numbers: dict[str, Any]) -> str:
         script_hash=_hash(script),
         forests={split: _forest(rows) for split, rows in by_split.items()},
         heat=_heat(numbers["account"]),
+        length_picture=_length_picture(numbers["length"]),
+        calibration_picture=charts.reliability(numbers["calibration"]["bins"]) if numbers["calibration"] else None,
         trajectory_picture=charts.trajectories(numbers["trajectories"]),
         plane_picture=_plane(main, numbers["headline"]["row"]),
     )
