@@ -77,7 +77,7 @@ def margins_table(report: Path) -> list[dict[str, Any]]:
     return [
         {
             name: row.get(name)
-            for name in ("axis", "level", "pairs", "prompts", "movement", "movement_low", "movement_high")
+            for name in ("axis", "slice", "pairs", "prompts", "movement", "movement_low", "movement_high")
         }
         for row in rows
         if row.get("split") == "validation"
