@@ -149,7 +149,7 @@ def plane(rows: Sequence[dict[str, Any]]) -> Markup:
         parts.append(tag("rect", x=x.start, y=y(0), width=x(0) - x.start, height=y.start - y(0), class_="displaced"))
         parts.append(text(x.start + 6, y.start - 8, "displaced: both fell", class_="tick"))
     parts += frame(x, y, "change of the chosen reward", "change of the rejected reward")
-    taken: list[float] = []
+    taken: list[tuple[float, float]] = []
     for row in sorted(rows, key=lambda one: (y(one["rejected_reward"]), one["axis"], one["slice"])):
         here = (x(row["chosen_reward"]), y(row["rejected_reward"]))
         name = "all pairs" if row["axis"] == "all" else f"{row['axis']} = {row['slice']}"
@@ -157,7 +157,7 @@ def plane(rows: Sequence[dict[str, Any]]) -> Markup:
         parts.append(line(x(0), y(0), *here, f"arrow {strength}"))
         parts.append(tag("circle", tag("title", escape(name)), cx=here[0], cy=here[1], r=3.5, class_=f"dot {strength}"))
         if row.get("named"):
-            height = _free(here[1] + 4, taken)
+            height = _free(here[0], here[1] + 4, taken)
             near_right = here[0] > (x.start + x.end) / 2
             parts.append(
                 text(here[0] + (-7 if near_right else 7), height, _cut(name), "end" if near_right else "start")
@@ -165,11 +165,11 @@ def plane(rows: Sequence[dict[str, Any]]) -> Markup:
     return picture(parts, "Chosen against rejected reward by slice")
 
 
-def _free(height: float, taken: list[float]) -> float:
-    """The nearest height from `height` upwards at which no other label stands; it is taken from then on."""
-    while any(abs(height - other) < 13 for other in taken):
+def _free(across: float, height: float, taken: list[tuple[float, float]]) -> float:
+    """The nearest height from `height` upwards at which no near label stands; it is taken from then on."""
+    while any(abs(height - other) < 13 and abs(across - place) < 160 for place, other in taken):
         height -= 1
-    taken.append(height)
+    taken.append((across, height))
     return height
 
 
