@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dpo_data import coefficients, length_bias, yields
+from dpo_data import coefficients, length_bias, style_bias, yields
 from dpo_data.agreement import collapse
 from dpo_data.identity import coin
 from dpo_data.shards import KEPT, SPLITS
+from dpo_data.trust import trust
 
 Table = list[dict[str, Any]]
 EXAMPLES = 20
@@ -47,11 +48,18 @@ def stats(
         "reasons": reasons(ledger),
         "reason_pairs": reason_pairs(ledger),
         "reason_funnel": funnel(ledger),
+        "reason_sets": reason_sets(ledger),
+        "trust": trust(ledger),
         "sources": by_source(ledger, votes),
         "annotators": _annotators(annotators),
         "length_bias": {
             "before": length_bias.bias(ledger, by).to_dicts(),
             "after": length_bias.bias(ledger.filter("kept"), by, weight="weight").to_dicts(),
+        },
+        "rebalance": length_bias.effect(ledger, by).to_dicts(),
+        "style_bias": {
+            "before": style_bias.regression(ledger).to_dicts(),
+            "after": style_bias.regression(ledger.filter("kept"), weight="weight").to_dicts(),
         },
         "splits": _splits(ledger),
         "prompts": _prompts(ledger),
@@ -108,6 +116,13 @@ def reason_pairs(ledger: pl.DataFrame) -> Table:
         .sort("rows", "reason", "with", descending=[True, False, False])
         .to_dicts()
     )
+
+
+def reason_sets(ledger: pl.DataFrame) -> Table:
+    """How many rows carry exactly this set of reasons, most first, the first 50: from it follows any order of rules."""
+    dropped = ledger.filter(pl.col("reasons").list.len() > 0)
+    counted = dropped.group_by(pl.col("reasons").list.sort()).agg(rows=pl.len())
+    return counted.sort(-pl.col("rows").cast(pl.Int64), pl.col("reasons").list.join(" ")).head(50).to_dicts()
 
 
 def funnel(ledger: pl.DataFrame) -> Table:

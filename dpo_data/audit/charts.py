@@ -8,8 +8,16 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8C8C8C"
+from dpo_data.visible import short as _short
+from dpo_data.visible import visible
+
+BLUE, ORANGE, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"
 _WIDTH = 620
+
+
+def short(text: str, most: int) -> str:
+    """A label, hidden signs made visible."""
+    return visible(_short(text, most))
 
 
 @dataclass(frozen=True)
@@ -66,14 +74,8 @@ def length_bias(before: list[dict[str, Any]], after: list[dict[str, Any]], most:
     ]
     if not values:
         return None
-    colour = alt.Color(
-        "when:N",
-        title=None,
-        scale=alt.Scale(domain=["before", "kept"], range=[ORANGE, BLUE]),
-        legend=alt.Legend(orient="bottom"),
-    )
+    colour, shape, shift = _times()
     y = alt.Y("slice:N", sort=labels, title=None, axis=alt.Axis(labelLimit=260))
-    shift = alt.YOffset("when:N", scale=alt.Scale(domain=["before", "kept"]))
     base = alt.Chart(alt.Data(values=values))
     share = alt.Scale(domain=[0, 1])
     title = "share of comparisons whose chosen response is longer"
@@ -84,19 +86,82 @@ def length_bias(before: list[dict[str, Any]], after: list[dict[str, Any]], most:
         yOffset=shift,
         color=colour,
     )
-    shape = alt.Shape("when:N", scale=alt.Scale(domain=["before", "kept"], range=["circle", "diamond"]), legend=None)
     points = base.mark_point(filled=True, size=55, opacity=1).encode(
         x=alt.X("share:Q", scale=share, title=title), y=y, yOffset=shift, color=colour, shape=shape
     )
-    half = alt.Chart(alt.Data(values=[{"x": 0.5}])).mark_rule(strokeDash=[4, 4], color=GREY).encode(x="x:Q")
-    chart = (half + bars + points).properties(width=_WIDTH, height=alt.Step(16))
+    chart = (_half() + bars + points).properties(width=_WIDTH, height=alt.Step(16))
     return _draw(
         chart, "Share of comparisons whose chosen response is longer, before and after, by slice, with intervals."
     )
 
 
-def yield_curves(curves: list[dict[str, Any]]) -> Picture | None:
-    """Lines: the share of rows that each limit would keep, one panel a measure, all rows."""
+def annotators(rows: list[dict[str, Any]], most: int = 30) -> Picture | None:
+    """Points with 95 % intervals: how often each annotator is right, against what the others' votes say."""
+    import altair as alt
+
+    values = [
+        {
+            "who": short(row["annotator"] or f"anonymous, {row['source']}", 40),
+            "accuracy": row["accuracy"],
+            "low": row["accuracy_low"],
+            "high": row["accuracy_high"],
+            "flag": row.get("flag") or "not flagged",
+        }
+        for row in rows
+        if row.get("accuracy") is not None and row.get("accuracy_low") is not None
+    ][:most]
+    if not values:
+        return None
+    flags = ["not flagged", "random", "inverted"]
+    colour = alt.Color(
+        "flag:N",
+        title=None,
+        scale=alt.Scale(domain=flags, range=[BLUE, ORANGE, PURPLE]),
+        legend=alt.Legend(orient="bottom"),
+    )
+    shape = alt.Shape("flag:N", scale=alt.Scale(domain=flags, range=["circle", "diamond", "cross"]), legend=None)
+    base = alt.Chart(alt.Data(values=values))
+    y = alt.Y("who:N", sort=[row["who"] for row in values], title=None, axis=alt.Axis(labelLimit=260))
+    share = alt.Scale(domain=[0, 1])
+    title = "accuracy against the others' votes"
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", scale=share, axis=alt.Axis(format="%"), title=title), x2="high:Q", y=y, color=colour
+    )
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        x=alt.X("accuracy:Q", scale=share, title=title), y=y, color=colour, shape=shape
+    )
+    chart = (_half() + bars + points).properties(width=_WIDTH, height=alt.Step(22))
+    return _draw(chart, "Accuracy of each annotator with its interval; a coin is right half the time (dashed line).")
+
+
+def style(found: dict[str, list[dict[str, Any]]]) -> Picture | None:
+    """Points with 95 % intervals: how much each mark of style moves the choice, before and after."""
+    import altair as alt
+
+    values = [
+        {"style": row["covariate"], "when": when, "effect": row["coefficient"], "low": row["low"], "high": row["high"]}
+        for when, rows in (("before", found["before"]), ("kept", found["after"]))
+        for row in rows
+        if row["coefficient"] is not None and row["low"] is not None
+    ]
+    if not values:
+        return None
+    colour, shape, shift = _times()
+    base = alt.Chart(alt.Data(values=values))
+    y = alt.Y("style:N", sort=[row["covariate"] for row in found["before"]], title=None)
+    title = "effect on the choice (logit per standard deviation of the difference)"
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=shift, color=colour
+    )
+    points = base.mark_point(filled=True, size=55, opacity=1).encode(
+        x=alt.X("effect:Q", title=title), y=y, yOffset=shift, color=colour, shape=shape
+    )
+    chart = (_half(0.0) + bars + points).properties(width=_WIDTH, height=alt.Step(16))
+    return _draw(chart, "How much length, headers, lists and bold move the choice, before and after, with intervals.")
+
+
+def yield_curves(curves: list[dict[str, Any]], limits: list[dict[str, Any]]) -> Picture | None:
+    """Lines: the share of rows that each limit would keep, one panel a measure, all rows; the limit in force dashed."""
     import altair as alt
 
     values = [
@@ -107,27 +172,48 @@ def yield_curves(curves: list[dict[str, Any]]) -> Picture | None:
     ]
     if not values:
         return None
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_line(point=True, color=BLUE)
-        .encode(
-            x=alt.X("limit:Q", title="limit", scale=alt.Scale(zero=False)),
+    bounds = {row["measure"]: row["limit"] for row in limits}
+    panels = []
+    for measure in dict.fromkeys(row["measure"] for row in values):
+        own = alt.Chart(alt.Data(values=[row for row in values if row["measure"] == measure]))
+        panel = own.mark_line(point=True, color=BLUE).encode(
+            x=alt.X("limit:Q", title=f"limit on {measure}", scale=alt.Scale(zero=False)),
             y=alt.Y("kept:Q", title="kept", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
         )
-        .properties(width=250, height=150)
-        .facet(facet=alt.Facet("measure:N", title=None), columns=2)
-        .resolve_scale(x="independent")
+        if measure in bounds:
+            panel += _half(bounds[measure])
+        panels.append(panel.properties(width=250, height=140))
+    chart = alt.concat(*panels, columns=2)
+    return _draw(chart, "Share of comparisons kept against the limit on each measure; the limit in force dashed.")
+
+
+def _half(at: float = 0.5) -> Any:
+    """The dashed line that a measure is held against."""
+    import altair as alt
+
+    return alt.Chart(alt.Data(values=[{"x": at}])).mark_rule(strokeDash=[4, 4], color=GREY).encode(x="x:Q")
+
+
+def _times() -> tuple[Any, Any, Any]:
+    """Colour, shape and offset that tell before from kept."""
+    import altair as alt
+
+    times = ["before", "kept"]
+    colour = alt.Color(
+        "when:N", title=None, scale=alt.Scale(domain=times, range=[ORANGE, BLUE]), legend=alt.Legend(orient="bottom")
     )
-    return _draw(chart, "Share of comparisons kept against the limit on each measure.")
+    shape = alt.Shape("when:N", scale=alt.Scale(domain=times, range=["circle", "diamond"]), legend=None)
+    return colour, shape, alt.YOffset("when:N", scale=alt.Scale(domain=times))
 
 
 def _label(row: dict[str, Any]) -> str:
-    return "all comparisons" if row["slice"] == "all" else f"{row['slice']}: {str(row['value'])[:40]}"
+    return "all comparisons" if row["slice"] == "all" else short(f"{row['slice']}: {row['value']}", 48)
 
 
 def _draw(chart: Any, description: str) -> Picture:
     """An SVG inside an `img` may run nothing and fetch nothing, whatever text it holds."""
     from vl_convert import vegalite_to_svg
 
-    svg = vegalite_to_svg(chart.configure_view(stroke=None).configure_axis(labelFontSize=12).to_dict())
+    configured = chart.configure_view(stroke=None).configure_axis(labelFontSize=13, titleFontSize=13)
+    svg = vegalite_to_svg(configured.configure_legend(labelFontSize=13).to_dict())
     return Picture(f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}", description)

@@ -4,7 +4,6 @@ Nothing is computed here and nothing is fetched: no script, no font, no link tha
 of the data goes through Jinja2's autoescape, and the content policy would stop what slipped through.
 """
 
-import difflib
 import json
 from base64 import b64encode
 from hashlib import sha256
@@ -14,34 +13,45 @@ from typing import Any
 
 import polars as pl
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from dpo_data.audit import charts, words
+from dpo_data.audit.answers import answers, changed
+from dpo_data.differences import pieces
+from dpo_data.visible import short, visible
 
-_MOST_CHARS = 1500
+_MOST_CHARS = 1000
 """Characters shown of a text; the rest is `dpo explain`'s."""
-_MOST_TOKENS = 400
-"""Tokens diffed of a side: difflib's time grows with the square."""
-_EXAMPLES = 4
-"""Examples shown open per section."""
+_MOST_MESSAGES = 4
+"""Messages shown of a prompt, the last ones."""
+_EXAMPLES = 3
+"""Examples shown per reason, cluster or limit. With these three a page stays under 3 MB whatever the texts hold."""
+_MOST_ROWS = 60
+"""Rows of a table; the rest is in stats.json."""
 
 
 def write(folder: Path) -> Path:
     """Write audit.html of the version in `folder` (stats.json, examples.parquet, ledger.parquet); its path."""
     stats = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
-    changes = folder / "changes.json"
+    history = folder / "changes.json"
+    changes = json.loads(history.read_text(encoding="utf-8")) if history.exists() else None
     context = {
         "stats": stats,
-        "changes": json.loads(changes.read_text(encoding="utf-8")) if changes.exists() else None,
+        "changes": changes,
+        "changed": changed(changes),
         "version": folder.name.removeprefix(".publishing-"),
-        "headline": words.headline(stats),
+        "answers": answers(stats, changes),
         "tasks": words.tasks(stats),
         "before": words.overall(stats, "before"),
         "after": words.overall(stats, "after"),
         "reasons_picture": charts.reasons(stats["reasons"]),
+        "annotators_picture": charts.annotators(stats["annotators"]["rows"]),
         "length_picture": charts.length_bias(stats["length_bias"]["before"], stats["length_bias"]["after"]),
-        "yield_picture": charts.yield_curves(stats["yield"]),
+        "style_picture": charts.style(stats["style_bias"]),
+        "yield_picture": charts.yield_curves(stats["yield"], stats["limits"]),
         "examples": examples(folder),
         "examples_shown": _EXAMPLES,
+        "rows_shown": _MOST_ROWS,
         "words": words,
     }
     page = folder / "audit.html"
@@ -54,54 +64,46 @@ def render(context: dict[str, Any]) -> str:
     here = files("dpo_data.audit")
     style = here.joinpath("audit.css").read_text(encoding="utf-8")
     template = here.joinpath("audit.html").read_text(encoding="utf-8")
-    surroundings = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    surroundings = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown
+    )
+    surroundings.filters["short"] = short
+    surroundings.globals["pieces"] = pieces
     digest = b64encode(sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return surroundings.from_string(template).render(style=style, policy=policy, **context)
 
 
+def shown(value: Any) -> Any:
+    """Every value on its way into the page: text with hidden signs made visible; escaping comes after."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def examples(folder: Path) -> dict[str, dict[str, Any]]:
-    """Comparison id -> its prompt, both responses as diffed pieces, and what was decided."""
+    """Comparison id -> its prompt, both responses, cut to what is shown, and what was decided."""
     texts = pl.read_parquet(folder / "examples.parquet")
     ids = texts["comparison_id"].to_list()
+    facts = ("source", "preferred", "agreement", "confidence", "votes_a", "votes_b", "votes_tie", "reasons")
     decided = (
         pl.scan_parquet(folder / "ledger.parquet")
         .filter(pl.col("comparison_id").is_in(ids))
-        .select("comparison_id", "source", "preferred", "agreement", "confidence", "similarity", "reasons")
+        .select("comparison_id", *facts)
         .collect()
     )
     found = {}
     for row in texts.join(decided, on="comparison_id", how="left").to_dicts():
-        first, second = row["response_a"][:_MOST_CHARS], row["response_b"][:_MOST_CHARS]
-        pieces_a, pieces_b = pieces(first, second)
+        prompt = row["prompt"]
         found[row["comparison_id"]] = {
             **row,
-            "prompt": [{**message, "content": message["content"][:_MOST_CHARS]} for message in row["prompt"]],
-            "pieces_a": pieces_a,
-            "pieces_b": pieces_b,
+            "title": short(prompt[-1]["content"] if prompt else "", 70),
+            "prompt": [{**message, "content": _cut(message["content"])} for message in prompt[-_MOST_MESSAGES:]],
+            "messages_before": max(0, len(prompt) - _MOST_MESSAGES),
+            "response_a": _cut(row["response_a"]),
+            "response_b": _cut(row["response_b"]),
             "reasons": row["reasons"] or [],
         }
     return found
 
 
-def pieces(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Both texts cut into (text, differs) pieces by words, for side by side reading."""
-    left, right = _tokens(first), _tokens(second)
-    if len(left) > _MOST_TOKENS or len(right) > _MOST_TOKENS:
-        return [(first, False)], [(second, False)]
-    cut_left: list[tuple[str, bool]] = []
-    cut_right: list[tuple[str, bool]] = []
-    for tag, start, end, other, finish in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        differs = tag != "equal"
-        if end > start:
-            cut_left.append(("".join(left[start:end]), differs))
-        if finish > other:
-            cut_right.append(("".join(right[other:finish]), differs))
-    return cut_left, cut_right
-
-
-def _tokens(text: str) -> list[str]:
-    cut: list[str] = []
-    for word in text.split(" "):
-        cut += [word, " "]
-    return cut[:-1]
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}… ({len(text) - _MOST_CHARS:,} characters more)"

@@ -1,13 +1,20 @@
-"""What the audit says in sentences: the headline, and what needs a person now.
+"""What the audit says in words: reasons, numbers, what needs a person now, and the lines that list rows.
 
 Every sentence carries the number it rests on and the line that lists the rows behind it, and is left out
 where there is nothing to say. The numbers are those of stats.json; none is computed here.
 """
 
+import re
 from dataclasses import dataclass
+from hashlib import md5
 from typing import Any
 
+from dpo_data.visible import short
+
 Stats = dict[str, Any]
+
+_PLAIN = re.compile(r"[\w .,:;@+/()-]{1,80}", re.ASCII)
+_UNQUOTED = ("source", "language", "annotator", "category")  # read best; any other name may be a word of SQL
 
 REASONS = {
     "blank_response": "a response is empty",
@@ -59,6 +66,11 @@ def number(value: float | int | None, digits: int = 2) -> str:
     return f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: 1 vote, 2 votes."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+
+
 def overall(stats: Stats, when: str) -> dict[str, Any]:
     """The length bias of all rows, "before" or "after"."""
     return next((row for row in stats["length_bias"][when] if row["slice"] == "all"), {})
@@ -68,29 +80,12 @@ def bias(row: dict[str, Any]) -> str:
     """How often the chosen response is the longer one, with its n and interval."""
     if row.get("p_longer") is None:
         return "not measured"
-    interval = "" if row.get("p_low") is None else f", 95 % {percent(row['p_low'])} to {percent(row['p_high'])}"
+    interval = "" if row.get("p_low") is None else f" (95 %: {percent(row['p_low'])} to {percent(row['p_high'])})"
     return f"{percent(row['p_longer'])} of {number(row['unequal'])}{interval}"
 
 
-def headline(stats: Stats) -> list[str]:
-    """Two or three sentences: how much is kept, why most of the rest is not, what length still buys."""
-    counts = stats["counts"]
-    share = percent(counts["kept"] / counts["comparisons"] if counts["comparisons"] else None, 0)
-    sentences = [f"{number(counts['kept'])} of {number(counts['comparisons'])} comparisons are kept ({share})."]
-    top = stats["reasons"][:3]
-    if top:
-        listed = ", ".join(f"{reason(row['reason'])} ({number(row['rows'])})" for row in top)
-        sentences.append(f"Most others are dropped because {listed}; a comparison may have several reasons.")
-    before, after = overall(stats, "before"), overall(stats, "after")
-    if before.get("p_longer") is not None and after.get("p_longer") is not None:
-        sentences.append(
-            f"The chosen response was the longer one in {percent(before['p_longer'])} of decided comparisons; "
-            f"among those kept it is in {percent(after['p_longer'])}, {_verdict(after)}."
-        )
-    return sentences
-
-
-def _verdict(after: dict[str, Any]) -> str:
+def verdict(after: dict[str, Any]) -> str:
+    """Whether length still buys preference, as far as the interval tells."""
     if after.get("p_low") is None:
         return "too few to say whether length still buys preference"
     if after["p_low"] <= 0.5 <= after["p_high"]:
@@ -100,23 +95,13 @@ def _verdict(after: dict[str, Any]) -> str:
 
 def tasks(stats: Stats) -> list[Task]:
     """What needs a human now, most pressing first."""
-    found: list[Task] = []
-    for row in stats["annotators"]["rows"]:
-        if row.get("flag"):
-            what = "votes against the others" if row["flag"] == "inverted" else "votes like a coin"
-            found.append(
-                Task(
-                    f"Annotator {row['annotator']} {what} ({number(row['votes'])} votes): "
-                    "talk to them, or leave them out.",
-                    f"dpo sql \"from votes where annotator = '{_quoted(row['annotator'])}'\"",
-                )
-            )
-    torn = stats["contradictions"]
-    if torn["quarantined"]:
+    found = [_annotator(row) for row in stats["annotators"]["rows"] if row.get("flag")]
+    torn = stats["contradictions"]["quarantined"]
+    if torn:
         found.append(
             Task(
-                f"{number(torn['quarantined'])} comparisons have as many votes for one side as for the other: "
-                "a further vote would settle them.",
+                f"{counted(torn, 'comparison')} with as many votes for one side as for the other: "
+                "a further vote would settle it (dpo review, queue torn).",
                 reason_query("contradictory_votes"),
             )
         )
@@ -124,25 +109,73 @@ def tasks(stats: Stats) -> list[Task]:
     if twins:
         found.append(
             Task(
-                f"{number(twins['rows'])} comparisons have a near twin that prefers the other side: read both.",
+                f"{counted(twins['rows'], 'comparison')} with a near twin that prefers the other side: read both.",
                 reason_query("contradicting_twin"),
             )
         )
     unread = stats["counts"]["rejected_records"]
     if unread:
-        found.append(
-            Task(
-                f"{number(unread)} raw records could not be read: mend them at the source.",
-                'dpo sql "from rejects"',
-            )
-        )
+        found.append(Task(f"{counted(unread, 'raw record')} unreadable: mend at the source.", 'dpo sql "from rejects"'))
     return found
+
+
+def _annotator(row: dict[str, Any]) -> Task:
+    what = "votes against the others" if row["flag"] == "inverted" else "votes like a coin"
+    name = short(row["annotator"], 40)
+    return Task(
+        f"Annotator {name} {what} ({counted(row['votes'], 'vote')}): talk to them, or leave them out.",
+        votes_query(row["annotator"]),
+    )
 
 
 def reason_query(name: str) -> str:
     """The line that lists the rows of a reason."""
-    return f"dpo sql \"from ledger where list_contains(reasons, '{_quoted(name)}')\""
+    return query(f"from ledger where list_contains(reasons, {literal(name)})")
 
 
-def _quoted(text: str) -> str:
-    return str(text).replace("'", "''")
+def votes_query(annotator: str | None) -> str:
+    """The line that lists the votes of an annotator."""
+    return query(f"from votes where {equals('annotator', annotator)}")
+
+
+def slice_query(name: str, value: str) -> str:
+    """The line that lists the rows of a slice."""
+    if value.startswith("other (") and value.endswith(" values)"):
+        return query(f"select {_column(name)}, count(*) from ledger group by 1 order by 2 desc")
+    return query(f"from ledger where {equals(name, None if value == 'not measured' else value)}")
+
+
+def query(sql: str) -> str:
+    """A line for the shell. Text of the data stands in `sql` only as `equals` and `_column` write it."""
+    return f'dpo sql "{sql}"'
+
+
+def equals(column: str, value: str | None) -> str:
+    """A condition on a column that any value of the data may stand in.
+
+    A value with signs that a shell or a terminal could obey is told by its hash: a pasted line must run nothing.
+    """
+    name = _column(column)
+    if value is None:
+        return f"{name} is null"
+    if _PLAIN.fullmatch(value):
+        return f"{name} = {literal(value)}"
+    return f"md5({name}) = '{_hash(value)}'"
+
+
+def _column(name: str) -> str:
+    """A column's name for SQL inside a shell's double quotes; an odd one is found by its hash."""
+    if name in _UNQUOTED:
+        return name
+    if _PLAIN.fullmatch(name):
+        return f'\\"{name}\\"'
+    return f"COLUMNS(lambda name: md5(name) = '{_hash(name)}')"
+
+
+def _hash(text: str) -> str:
+    return md5(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+
+
+def literal(text: str) -> str:
+    """A SQL string."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,163 @@
+"""The audit page as a document: what it says first, that its lines work, and that it stays small, still and inert."""
+
+import re
+import shlex
+from html import unescape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import NAMES, TEXTS, hostile_rows
+from planted_version import Planted, config, ledger_of, many, plant_store
+
+from dpo_data import versions
+from dpo_data.audit import page, words
+from dpo_data.audit.answers import answers
+from dpo_data.differences import pieces
+from dpo_data.queries import query
+from dpo_data.visible import short, visible
+
+
+def publish(store: Path, rows: list[Planted], **more: Any) -> versions.Version:
+    plant_store(store, rows, **more)
+    return versions.publish(store, ledger_of(rows), config())
+
+
+def some() -> list[Planted]:
+    """Forty kept, some dropped for one or two reasons, a torn one, a slice of two categories."""
+    torn = Planted("Torn?", "One way", "Another way", ("contradictory_votes", "low_agreement"), votes=2, against=2)
+    dropped = [Planted(f"Tie {i}?", f"Good {i}", f"Bad {i}!!", ("tie",), category="math") for i in range(5)]
+    return [*many(40), torn, *dropped]
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> versions.Version:
+    return publish(tmp_path_factory.mktemp("audit") / "store", some())
+
+
+@pytest.fixture(scope="module")
+def text(version: versions.Version) -> str:
+    return (version.path / "audit.html").read_text(encoding="utf-8")
+
+
+def lines(text: str) -> list[str]:
+    """Every line for the terminal that a page prints."""
+    return [unescape(found) for found in re.findall(r"<code>(dpo [^<]*)</code>", text)]
+
+
+def test_the_first_screen_answers_the_six_questions_with_counts(version: versions.Version) -> None:
+    found = {entry.question: entry.answer for entry in answers(version.stats, None)}
+    assert len(found) == 6
+    assert "40 of 40 kept pairs rest on several annotators, 0 on a single vote" in found["Can I trust these pairs?"]
+    # Three votes to none: (3 + 1) / (3 + 2) sure, so a fifth of forty is expected to be wrong.
+    assert "about 8 of 40 (20.0 %)" in found["Can I trust these pairs?"]
+    assert found["What was thrown away, and was that right?"].startswith("6 of 46 comparisons (13 %)")
+    assert found["What changed since the last version?"] == "This is the first version of its store."
+    assert "1 comparison with as many votes" in "".join(task.sentence for task in words.tasks(version.stats))
+
+
+def test_every_sql_line_of_the_page_runs_and_every_reason_line_lists_its_rows(
+    version: versions.Version, text: str
+) -> None:
+    store = version.path.parents[1]
+    asked = [shlex.split(line)[2] for line in lines(text) if line.startswith("dpo sql")]
+    assert len(asked) > 15
+    for sql in asked:
+        query(store, sql)
+    for row in version.stats["reasons"]:
+        sql = shlex.split(words.reason_query(row["reason"]))[2]
+        assert len(query(store, sql)) == row["rows"]
+    for row in version.stats["slices"]:
+        sql = shlex.split(words.slice_query(row["slice"], row["value"]))[2]
+        assert len(query(store, sql)) == row["comparisons"]
+
+
+def test_every_other_line_of_the_page_is_a_command_of_the_program(text: str) -> None:
+    known = {"sql", "explain", "decide", "diff", "review"}
+    assert {line.split()[1] for line in lines(text)} <= known
+
+
+def test_the_same_version_gives_the_same_page_byte_by_byte(version: versions.Version, text: str) -> None:
+    assert page.write(version.path).read_text(encoding="utf-8") == text
+
+
+def test_headings_step_down_one_level_at_a_time_and_every_link_has_its_place(text: str) -> None:
+    levels = [int(level) for level in re.findall(r"<h([1-6])", text)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = set(re.findall(r'id="([^"]+)"', text))
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= ids
+    assert all(address.startswith("#") for address in re.findall(r'href="([^"]*)"', text))
+    assert all("alt=" in image for image in re.findall(r"<img[^>]*>", text))
+
+
+def test_a_version_after_another_tells_what_changed(tmp_path: Path) -> None:
+    rows = many(20)
+    publish(tmp_path, rows)
+    more = [*rows, *[Planted(f"New {i}?", f"Yes {i}", f"No, not {i}") for i in range(3)]]
+    second = _again(tmp_path, more)
+    text = (second.path / "audit.html").read_text(encoding="utf-8")
+    assert "3 new comparisons, 3 pairs entered, 0 left" in text
+    assert f"dpo diff {second.stats['changes']['old']} {second.id}" in lines(text)
+
+
+def _again(store: Path, rows: list[Planted]) -> versions.Version:
+    plant_store(store, rows[20:], batch="0002-later")
+    return versions.publish(store, ledger_of(rows), config())
+
+
+def test_markup_of_the_data_is_text_of_the_page(tmp_path: Path) -> None:
+    version = publish(tmp_path, hostile_rows())
+    text = (version.path / "audit.html").read_text(encoding="utf-8")
+    tags = set(re.findall(r"<([a-zA-Z][a-zA-Z0-9]*)", text))
+    assert not tags & {"script", "iframe", "object", "embed", "form", "input", "link", "svg", "base", "b-o-o-m"}
+    assert not re.search(r"<[^>]*\son\w+=", text)
+    for mark in ("\x1b", "\u202e", "\u2067", "\u200b", "\x07"):
+        assert mark not in text
+    assert "␛[31m" in text and "⟨U+202E⟩" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_line_with_a_hostile_name_is_one_harmless_word_for_the_shell(tmp_path: Path, name: str) -> None:
+    for line in (words.votes_query(name), words.slice_query("source", name), words.slice_query(name, "x")):
+        assert visible(line) == line
+        inner = line.removeprefix('dpo sql "').removesuffix('"')
+        assert not re.search(r'[$`!\n]|(?<!\\)"|\\(?!")', inner)
+        assert shlex.split(line)[:2] == ["dpo", "sql"] and len(shlex.split(line)) == 3
+
+
+def test_a_hostile_name_is_found_by_its_line(tmp_path: Path) -> None:
+    publish(tmp_path, hostile_rows())
+    for name in NAMES:
+        [row] = query(tmp_path, "select count(*) as n from (" + shlex.split(words.slice_query("source", name))[2] + ")")
+        assert row["n"] == len(TEXTS), name
+
+
+def test_a_page_of_the_longest_texts_stays_under_three_megabytes(tmp_path: Path) -> None:
+    why = [*words.REASONS]
+    rows = [
+        Planted(
+            f"{i} " + "& < " * 20_000, f"{i} " + "<b>a& " * 20_000, f"{i} " + '"b>& ' * 20_000, (why[i % len(why)],)
+        )
+        for i in range(6 * len(why))
+    ]
+    version = publish(tmp_path, [*rows, *many(20)])
+    assert (version.path / "audit.html").stat().st_size < 3_000_000
+
+
+def test_pieces_join_to_the_texts_and_mark_only_what_differs() -> None:
+    left, right, compared = pieces("the old red house", "the new red house")
+    assert compared
+    assert left == [("the ", False), ("old ", True), ("red house", False)]
+    assert right == [("the ", False), ("new ", True), ("red house", False)]
+    for first, second in (("", "x"), ("same", "same"), ("a  b\n\nc", "a b\n c"), ("word " * 3000, "other " * 3000)):
+        found = pieces(first, second)
+        assert ["".join(text for text, _ in side) for side in found[:2]] == [first, second]
+    assert not pieces("word " * 3000, "other " * 3000)[2]
+
+
+def test_hidden_signs_become_visible_and_plain_text_stays() -> None:
+    assert visible("plain äöü 漢字 👩‍👩‍👧\n\tcode") == "plain äöü 漢字 👩‍👩‍👧\n\tcode"
+    assert visible("a\x1b[31mb\u202ec\x7f") == "a␛[31mb⟨U+202E⟩c␡"
+    assert short("  two\n words " * 50, 12) == "two words t…"
