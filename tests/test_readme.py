@@ -25,7 +25,7 @@ def test_the_file_map_names_every_module_once_and_none_that_is_gone() -> None:
 
 def test_every_command_of_the_readme_exists() -> None:
     used = set(re.findall(r"(?:`|bin/)dpo ([a-z]+)\b", README))
-    listed = CliRunner().invoke(app, ["--help"]).output
+    listed = CliRunner().invoke(app, ["--help"]).output.split("Commands:")[1]
     commands = set(re.findall(r"^ {2}([a-z]+) ", listed, flags=re.MULTILINE))
     assert used
     assert used <= commands
