@@ -1,7 +1,10 @@
 """Attributed margins add up to the observed ones, blame the planted slice, and blame nobody under shuffled names."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +191,34 @@ def test_a_run_that_cannot_be_accounted_for_trains_all_the_same_and_says_why(sto
     folder = run(store, "without", account_by="nothing", max_steps=2)
     assert "no column nothing" in " ".join(json.loads((folder / "summary.json").read_text())["notes"])
     assert not (folder / "attribution.parquet").exists()
+
+
+def test_two_processes_book_what_one_would(store: Path) -> None:
+    """Each process books its own pairs; the buckets are summed before the step is split."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; from pathlib import Path; import test_attribution as t;"
+        "t.run(Path(sys.argv[3]), 'two', account_by='category', per_device_train_batch_size=3, max_steps=4)"
+    )
+    script = store / "two.py"
+    script.write_text(code, encoding="utf-8")
+    here = Path(__file__).resolve().parent
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    ended = subprocess.run(
+        [*command, str(here.parent), str(here), str(store)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    one = pq.read_table(run(store, "one", account_by="category", max_steps=4) / "attribution.parquet").to_pylist()
+    two = pq.read_table(store / "runs" / "two" / "attribution.parquet").to_pylist()
+    observed = max(abs(row["chosen"]) for row in one if row["account"] == "observed")
+    for mine, theirs in zip(one, two, strict=True):
+        assert (mine["pair_id"], mine["account"], mine["group"]) == (
+            theirs["pair_id"],
+            theirs["account"],
+            theirs["group"],
+        )
+        assert mine["chosen"] == pytest.approx(theirs["chosen"], abs=2e-3 * observed)
