@@ -2,7 +2,7 @@
 
     python tests/bench/bench_planted.py
 
-Found: the slice's push on held-out pairs is below the others' for its size (two-sided p <= .05, Bonferroni over slices).
+Found: the slice's push on held-out pairs is below the others' for its size (p <= .05, Bonferroni over slices).
 """
 
 import os
