@@ -240,7 +240,7 @@ def summary(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespa
     mine = rounds["ours"]
     share = statistics.median(one["useful"] / (one["cpu"] / options.threads) / one["matmul"] for one in mine)
     print(
-        f"work ratio {mine[0]['executed'] / mine[0]['useful']:.3f}; useful work at {share:.0%} of the measured matmul peak"
+        f"work ratio {mine[0]['executed'] / mine[0]['useful']:.3f}; useful work at {share:.0%} of measured matmul peak"
     )
     if "TRL 4" in rounds:
         peaks = {name: statistics.median(one["peak_gb"] for one in rounds[name]) for name in ("ours", "TRL 4")}
