@@ -152,7 +152,7 @@ def append(
 
     `format` is a name of READERS, null to detect it per file; `columns` is a mapping for tables with other column
     names (formats/columns.py); `annotator_kind` (human, model) overrides what the reader knows. `mapper` runs the
-    conversion: the built-in map, or the map of a process pool, with the same bytes as the result. `progress` is
+    conversion: the built-in map, or that of an executor, with the same bytes as the result. `progress` is
     called with the number of records done so far. `DataError` when a file as a whole cannot be read: then nothing
     is written.
     """
@@ -198,13 +198,13 @@ def _jobs(
 ) -> Iterator[Job]:
     """One job a file, or a piece of it where its records stand by themselves and it is large."""
     names = _names(files)
-    number = 0
+    number, folder = 0, folder.absolute()  # absolute: a worker may have another working directory
     for index, path in enumerate(files):
-        cut: list[Piece | None] = [*pieces(path)] if readers[path][1].parse is not None else []
+        cut: list[Piece | None] = [*pieces(path.absolute())] if readers[path][1].parse is not None else []
         for piece in cut or [None]:
             source, format, columns, kind = options
             name = None if columns is not None else format or readers[path][0]
-            yield Job(number, folder, path, piece, index, names[path], source, name, columns, kind)
+            yield Job(number, folder, path.absolute(), piece, index, names[path], source, name, columns, kind)
             number += 1
 
 

@@ -8,7 +8,7 @@ item. The surprise: an item shorter than eight words counts only where it is a w
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ import orjson
 import polars as pl
 from pydantic import Field
 
-from dpo_data import near
+from dpo_data import blocks, near
+from dpo_data.executor import Executor
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
 from dpo_data.words import tokens
 
 COLUMNS = pl.Schema({"comparison_id": pl.String(), "benchmark_overlap": pl.Float64(), "benchmark_item": pl.String()})
 _READABLE = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
-_ROWS = 4096
 
 
 class ContaminationLimits(Settings):
@@ -156,19 +156,14 @@ def batch_file(folder: Path, limits: ContaminationLimits) -> Path:
     return folder / f"benchmarks-{load(limits.benchmarks, limits.words).digest}.parquet"
 
 
-def measure_batch(folder: Path, limits: ContaminationLimits, prompt: pl.Expr) -> None:
+def measure_batch(folder: Path, limits: ContaminationLimits, prompt: pl.Expr, executor: Executor | None = None) -> None:
     """Write the overlaps of a batch beside it, once for each set of benchmarks; `prompt` makes one text of messages."""
-    target = batch_file(folder, limits)
-    if target.exists():
-        return
-    benchmark = load(limits.benchmarks, limits.words)
-    source = pl.scan_parquet(folder / "comparisons.parquet")
-    texts = source.select("comparison_id", "response_a", "response_b", prompt=prompt)
-    rows = source.select(pl.len()).collect().item()
-    blocks = [measure(texts.slice(start, _ROWS).collect(), benchmark) for start in range(0, rows, _ROWS)]
-    partial = target.with_suffix(".partial")
-    pl.concat([pl.DataFrame(schema=COLUMNS), *blocks]).write_parquet(partial)
-    partial.replace(target)
+    blocks.write(batch_file(folder, limits), partial(_measure_block, limits, prompt), COLUMNS, executor)
+
+
+def _measure_block(limits: ContaminationLimits, prompt: pl.Expr, comparisons: pl.DataFrame) -> pl.DataFrame:
+    texts = comparisons.select("comparison_id", "response_a", "response_b", prompt=prompt)
+    return measure(texts, load(limits.benchmarks, limits.words))
 
 
 def rules(limits: ContaminationLimits) -> dict[str, pl.Expr]:

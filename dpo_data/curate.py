@@ -30,6 +30,7 @@ from dpo_data.batches import open_batches
 from dpo_data.contamination import ContaminationLimits
 from dpo_data.cycles import CycleLimits
 from dpo_data.duplicates import DuplicateLimits
+from dpo_data.executor import Executor
 from dpo_data.length_bias import LengthLimits
 from dpo_data.lengths import SizeLimits
 from dpo_data.prompts import PromptLimits
@@ -61,34 +62,37 @@ class CurationConfig(Settings):
     splits: SplitShares = SplitShares()
 
 
-def measure_texts(store: Path, config: CurationConfig) -> dict[str, int]:
+def measure_texts(store: Path, config: CurationConfig, executor: Executor | None = None) -> dict[str, int]:
     """Everything that reads text, batch by batch; a batch measured before is not read again. Counts what was new."""
     counts = {"batches": 0, "comparisons": 0, "texts_embedded": 0, "texts_from_cache": 0}
     for folder in _folders(store):
-        rows = text_measures.measure_batch(folder)
+        rows = text_measures.measure_batch(folder, executor)
         counts["batches"] += rows > 0
         counts["comparisons"] += rows
         if config.tokenizer is not None:
-            tokens.measure_batch(folder, config.tokenizer)
+            tokens.measure_batch(folder, config.tokenizer, executor)
         if config.embedding_model is not None:
-            for name, count in similarity.measure_batch(folder, store, config.embedding_model).items():
+            for name, count in similarity.measure_batch(folder, store, config.embedding_model, executor).items():
                 counts[name] += count
         if config.contamination.benchmarks:
-            contamination.measure_batch(folder, config.contamination, text_measures.PROMPT_TEXT)
+            contamination.measure_batch(folder, config.contamination, text_measures.PROMPT_TEXT, executor)
     return counts
 
 
-def measure(store: Path, config: CurationConfig) -> pl.DataFrame:
-    """Every comparison of the store with every measure, sorted by comparison_id; nothing decided yet."""
-    measure_texts(store, config)
+def measure(store: Path, config: CurationConfig, executor: Executor | None = None) -> pl.DataFrame:
+    """Every comparison of the store with every measure, sorted by comparison_id; nothing decided yet.
+
+    `executor` shares the work on text and the bands of signatures among workers; the ledger is the same.
+    """
+    measure_texts(store, config, executor)
     batches = open_batches(store)
     texts = batches.comparisons()
     measured = _known(store, config).join(texts.select("comparison_id").collect(), on="comparison_id", how="semi")
     ledger = measured.drop("signature", "prompt_signature")
     ledger = agreement.measure(ledger, batches.votes().collect(), config.agreement)
-    ledger = duplicates.measure(ledger, _comparison_edges(store, measured, texts), config.duplicates)
+    ledger = duplicates.measure(ledger, _comparison_edges(store, measured, texts, executor), config.duplicates)
     ledger = duplicates.measure_votes(ledger)
-    ledger = prompts.measure(ledger, _prompt_edges(store, measured, texts, config))
+    ledger = prompts.measure(ledger, _prompt_edges(store, measured, texts, config, executor))
     ledger = cycles.measure(ledger, config.cycles)
     ledger = splits.measure(ledger)
     ledger = _add_slices(ledger.drop("topic_hash", strict=False), texts, config.slices)
@@ -121,8 +125,10 @@ def _known(store: Path, config: CurationConfig) -> pl.DataFrame:
     return pl.concat(parts).sort(order).unique("comparison_id", keep="first", maintain_order=True)
 
 
-def _comparison_edges(store: Path, measured: pl.DataFrame, texts: pl.LazyFrame) -> pl.DataFrame:
-    proposed = duplicates.proposals(measured.select("comparison_id", "signature"))
+def _comparison_edges(
+    store: Path, measured: pl.DataFrame, texts: pl.LazyFrame, executor: Executor | None
+) -> pl.DataFrame:
+    proposed = duplicates.proposals(measured.select("comparison_id", "signature"), executor)
 
     def verify(pairs: pl.DataFrame) -> pl.DataFrame:
         wanted = pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("comparison_id")
@@ -136,10 +142,12 @@ def _comparison_edges(store: Path, measured: pl.DataFrame, texts: pl.LazyFrame) 
     return edges.recall(store / "cache" / "near" / "comparisons.parquet", proposed, verify)
 
 
-def _prompt_edges(store: Path, measured: pl.DataFrame, texts: pl.LazyFrame, config: CurationConfig) -> pl.DataFrame:
+def _prompt_edges(
+    store: Path, measured: pl.DataFrame, texts: pl.LazyFrame, config: CurationConfig, executor: Executor | None
+) -> pl.DataFrame:
     limits = config.prompts
     first = measured.unique("prompt_hash", keep="first", maintain_order=True)
-    proposed = prompts.proposals(measured.select("prompt_hash", signature="prompt_signature"))
+    proposed = prompts.proposals(measured.select("prompt_hash", signature="prompt_signature"), executor)
 
     def verify(pairs: pl.DataFrame) -> pl.DataFrame:
         hashes = pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("prompt_hash")

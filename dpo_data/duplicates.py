@@ -11,6 +11,7 @@ import polars as pl
 from pydantic import Field
 
 from dpo_data import near
+from dpo_data.executor import Executor
 from dpo_data.settings import Settings
 from dpo_data.words import Ragged, offsets_of, tokens
 
@@ -38,10 +39,10 @@ def signatures(prompt: Ragged, response_a: Ragged, response_b: Ragged) -> pl.Ser
     return near.sign(near.join(prompt, response_a, response_b))
 
 
-def proposals(signed: pl.DataFrame) -> pl.DataFrame:
+def proposals(signed: pl.DataFrame, executor: Executor | None = None) -> pl.DataFrame:
     """Pairs of ids (`left` < `right`) whose signatures meet in a band. `signed`: comparison_id, signature."""
     known = signed.drop_nulls("signature").sort("comparison_id")
-    left, right = near.candidates(known["signature"])
+    left, right = near.candidates(known["signature"], executor)
     ids = known["comparison_id"]
     return pl.DataFrame({"left": ids.gather(left), "right": ids.gather(right)})
 

@@ -7,9 +7,9 @@ surprise: a vector's last bits depend on its batch mates, so whatever compares c
 """
 
 import importlib.util
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dpo_data.executor import Executor, Inline
 from dpo_data.identity import text_hash
 from dpo_data.schema import DataError
 
@@ -79,8 +80,17 @@ def _folder(model: str) -> Path | None:
     return Path(found.origin).parent / "model"
 
 
-def embed(texts: pl.Series, store: Path, model: str = DEFAULT) -> Embedded:
-    """Vectors of the distinct texts, from the cache of `store` or by the model."""
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Texts to be embedded together, and the folder their vectors go to."""
+
+    folder: Path
+    hashes: list[str]
+    texts: list[str]
+
+
+def embed(texts: pl.Series, store: Path, model: str = DEFAULT, executor: Executor | None = None) -> Embedded:
+    """Vectors of the distinct texts, from the cache of `store` or by the model, one copy of it a worker."""
     distinct = texts.drop_nulls().unique()
     wanted = pl.DataFrame(
         {"hash": [text_hash(text) for text in distinct], "text": distinct},
@@ -91,8 +101,13 @@ def embed(texts: pl.Series, store: Path, model: str = DEFAULT) -> Embedded:
     missing = wanted.join(known, on="hash", how="anti").sort(
         pl.col("text").str.len_chars(), "hash", descending=[True, False]
     )
-    new = [_write(folder, part) for part in _encode(missing, model)]
-    return _gather([known, *new], len(missing), len(known))
+    shards = (
+        Shard(folder.absolute(), part["hash"].to_list(), part["text"].to_list())
+        for part in missing.iter_slices(_SHARD)
+        if len(part)
+    )
+    made = (executor or Inline()).map_on_actors(partial(_Encoder, model), shards)
+    return _gather([known, *map(pl.read_parquet, made)], len(missing), len(known))
 
 
 def recall(hashes: pl.Series, store: Path, model: str = DEFAULT) -> Embedded:
@@ -117,31 +132,29 @@ def _read(folder: Path, hashes: pl.Series) -> pl.DataFrame:
     return pl.scan_parquet(shards).join(wanted, on="hash", how="semi").unique("hash", keep="any").collect()
 
 
-def _write(folder: Path, part: pl.DataFrame) -> pl.DataFrame:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = text_hash("".join(part["hash"].sort()))
-    partial = folder / f"{name}.partial"
-    part.write_parquet(partial)
-    partial.replace(folder / f"{name}.parquet")
-    return part
+class _Encoder:
+    """A loaded model that writes the vectors of a shard under the name of its content."""
 
+    def __init__(self, model: str) -> None:
+        self._model = load(model)
 
-def _encode(missing: pl.DataFrame, model: str) -> Iterator[pl.DataFrame]:
-    if not len(missing):
-        return
-    encoder = load(model)
-    for start in range(0, len(missing), _SHARD):
-        part = missing[start : start + _SHARD]
-        vectors = encoder.encode(
-            part["text"].to_list(),
+    def __call__(self, shard: Shard) -> Path:
+        vectors = self._model.encode(
+            shard.texts,
             batch_size=_BATCH,
             normalize_embeddings=True,
             convert_to_numpy=True,
             show_progress_bar=False,
         ).astype(np.float32)
-        yield pl.DataFrame(
-            {"hash": part["hash"], "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))}
+        frame = pl.DataFrame(
+            {"hash": shard.hashes, "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))}
         )
+        shard.folder.mkdir(parents=True, exist_ok=True)
+        target = shard.folder / f"{text_hash(''.join(sorted(shard.hashes)))}.parquet"
+        partial_file = target.with_suffix(f".{os.getpid()}")
+        frame.write_parquet(partial_file)
+        partial_file.replace(target)
+        return target
 
 
 def load(model: str) -> "SentenceTransformer":

@@ -15,6 +15,7 @@ import rensa
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from dpo_data.executor import Executor, Inline
 from dpo_data.words import I64, Ragged, mix, offsets_of
 
 SHINGLE = 3
@@ -89,10 +90,10 @@ def unpack(signatures: pl.Series) -> npt.NDArray[np.uint32]:
     return np.frombuffer(b"".join(signatures.to_list()), dtype="<u4").reshape(len(signatures), PERMUTATIONS)
 
 
-def candidates(signatures: pl.Series) -> tuple[I64, I64]:
+def candidates(signatures: pl.Series, executor: Executor | None = None) -> tuple[I64, I64]:
     """Row pairs (left < right) that share a whole band of their signatures, each once, sorted.
 
-    Rows must come in an order of their own (by id): the answer then depends on nothing else.
+    Rows must come in an order of their own (by id): the answer then depends on nothing else. Bands are shared out.
     """
     matrix = unpack(signatures)
     keys = np.empty((BANDS, len(matrix)), np.uint64)
@@ -100,14 +101,16 @@ def candidates(signatures: pl.Series) -> tuple[I64, I64]:
         keys[band] = np.uint64(band)
         for column in matrix[:, band * BAND_ROWS : (band + 1) * BAND_ROWS].T:
             keys[band] = mix(keys[band] ^ column.astype(np.uint64))
-    rows = np.arange(len(matrix), dtype=np.int64)
     step = max(1, _KEYS // max(len(matrix), 1))
-    links = [
-        _bucket_links(pl.DataFrame({"key": part.ravel(), "row": np.tile(rows, len(part))}))
-        for part in (keys[start : start + step] for start in range(0, BANDS, step))
-    ]
-    found = pl.concat(links).unique().sort("left", "right")
+    parts = (keys[start : start + step] for start in range(0, BANDS, step))
+    found = pl.concat((executor or Inline()).map(_band_links, parts)).unique().sort("left", "right")
     return found["left"].to_numpy(), found["right"].to_numpy()
+
+
+def _band_links(keys: npt.NDArray[np.uint64]) -> pl.DataFrame:
+    """`keys`: (bands, rows)."""
+    rows = np.arange(keys.shape[1], dtype=np.int64)
+    return _bucket_links(pl.DataFrame({"key": keys.ravel(), "row": np.tile(rows, len(keys))}))
 
 
 def _bucket_links(keyed: pl.DataFrame) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from dpo_data import near
 from dpo_data.embeddings import DIGITS, Vectors
+from dpo_data.executor import Executor
 from dpo_data.settings import Settings
 from dpo_data.words import tokens
 
@@ -26,10 +27,10 @@ class PromptLimits(Settings):
     max_per_group: int | None = Field(default=None, ge=1)
 
 
-def proposals(signed: pl.DataFrame) -> pl.DataFrame:
+def proposals(signed: pl.DataFrame, executor: Executor | None = None) -> pl.DataFrame:
     """Pairs of prompt hashes (`left` < `right`) whose signatures meet in a band. `signed`: prompt_hash, signature."""
     known = signed.drop_nulls("signature").unique("prompt_hash", keep="any").sort("prompt_hash")
-    left, right = near.candidates(known["signature"])
+    left, right = near.candidates(known["signature"], executor)
     hashes = known["prompt_hash"]
     return pl.DataFrame({"left": hashes.gather(left), "right": hashes.gather(right)})
 

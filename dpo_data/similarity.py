@@ -15,6 +15,7 @@ import polars as pl
 from pydantic import Field
 
 from dpo_data.embeddings import DIGITS, Embedded, embed, fingerprint
+from dpo_data.executor import Executor
 from dpo_data.identity import text_hash
 from dpo_data.settings import Settings
 
@@ -154,8 +155,11 @@ def batch_file(folder: Path, model: str) -> Path:
     return folder / f"similarity-{fingerprint(model)}.parquet"
 
 
-def measure_batch(folder: Path, store: Path, model: str) -> dict[str, int]:
-    """Write `similarity-<model>.parquet` beside the batch, once; how many texts were embedded and taken from cache."""
+def measure_batch(folder: Path, store: Path, model: str, executor: Executor | None = None) -> dict[str, int]:
+    """Write `similarity-<model>.parquet` beside the batch, once; how many texts were embedded and taken from cache.
+
+    Blocks go by id: which texts share a block, and with it the last bits, does not depend on the order of the files.
+    """
     target = batch_file(folder, model)
     counts = {"texts_embedded": 0, "texts_from_cache": 0}
     if target.exists():
@@ -163,11 +167,13 @@ def measure_batch(folder: Path, store: Path, model: str) -> dict[str, int]:
     source = pl.scan_parquet(folder / "comparisons.parquet").select(
         "comparison_id", "prompt", "response_a", "response_b"
     )
-    rows = source.select(pl.len()).collect().item()
+    ids = source.select("comparison_id").collect()["comparison_id"].sort()
     blocks = [pl.DataFrame(schema=BATCH_COLUMNS)]
-    for start in range(0, rows, _ROWS):
-        parts = pieces(source.slice(start, _ROWS).collect())
-        embedded = embed(pl.concat([parts[name] for name in parts.columns[1:]]), store, model)
+    for start in range(0, len(ids), _ROWS):
+        block = ids[start : start + _ROWS]
+        rows = source.filter(pl.col("comparison_id").is_between(block[0], block[-1])).collect().sort("comparison_id")
+        parts = pieces(rows)
+        embedded = embed(pl.concat([parts[name] for name in parts.columns[1:]]), store, model, executor)
         counts["texts_embedded"] += embedded.embedded
         counts["texts_from_cache"] += embedded.cached
         blocks.append(measure(parts, embedded))

@@ -1,27 +1,22 @@
 """What the text of a comparison alone can tell, measured once, batch by batch, and written beside the batch.
 
 Every other room works on these narrow columns; a batch measured once is never read again for them. Rows are
-measured in blocks that know nothing of each other, so any number of processes gives the same file.
+measured in blocks that know nothing of each other (blocks.py), so any number of processes gives the same file.
 """
 
-import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
-from dpo_data import duplicates, languages, lengths, near, similarity, style
+from dpo_data import blocks, duplicates, languages, lengths, near, similarity, style
+from dpo_data.executor import Executor
 from dpo_data.identity import text_hash
-from dpo_data.schema import MEASURES, DataError, check
+from dpo_data.schema import MEASURES
 from dpo_data.words import Tokens, tokens
 
 FILE = "measures.parquet"
 NOT_TEXT = "non_text_response"  # the attribute by which a reader says that a response was no JSON string
-_ROWS = 4096  # a block: about 10 MB of text
-_POOL_FROM = 40_000  # rows; below, starting processes costs more than it saves
 
 # One text for a whole prompt; the same separators as identity.prompt_hash.
 _MESSAGES = pl.col("prompt").list.eval(
@@ -42,35 +37,9 @@ _BY_USER = pl.col("prompt").list.eval(
 )
 
 
-def measure_batch(folder: Path, workers: int | None = None, block: int = _ROWS) -> int:
-    """Write `measures.parquet` (schema MEASURES) beside `comparisons.parquet`; the rows measured, 0 where it exists.
-
-    `workers` processes share the blocks of `block` rows; null takes one per core, and none for a small batch.
-    """
-    target = folder / FILE
-    if target.exists():
-        return 0
-    source = folder / "comparisons.parquet"
-    if not source.exists():
-        raise DataError(f"{folder} holds no comparisons.parquet: expected a batch written by `dpo refresh`.")
-    rows = int(pq.read_metadata(source).num_rows)
-    starts = range(0, rows, block)
-    if workers is None:
-        workers = (os.cpu_count() or 1) if rows >= _POOL_FROM else 1
-    if workers == 1:
-        blocks = [_measure_rows(source, start, block) for start in starts]
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            blocks = list(pool.map(_measure_rows, [source] * len(starts), starts, [block] * len(starts)))
-    measured = check(pl.concat(blocks) if blocks else pl.DataFrame(schema=MEASURES), MEASURES, str(target))
-    partial = target.with_suffix(".partial")
-    measured.write_parquet(partial, compression="zstd", statistics=False)
-    partial.replace(target)
-    return rows
-
-
-def _measure_rows(source: Path, start: int, block: int) -> pl.DataFrame:
-    return measure(pl.scan_parquet(source).slice(start, block).collect())
+def measure_batch(folder: Path, executor: Executor | None = None, block: int = blocks.ROWS) -> int:
+    """Write `measures.parquet` (schema MEASURES) beside `comparisons.parquet`; the rows measured, 0 where it exists."""
+    return blocks.write(folder / FILE, measure, MEASURES, executor, block)
 
 
 def measure(comparisons: pl.DataFrame) -> pl.DataFrame:

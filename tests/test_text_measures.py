@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from dpo_data import near, text_measures
+from dpo_data.executor import Inline, Processes
 from dpo_data.identity import prompt_hash, text_hash
 from dpo_data.schema import COMPARISONS, MEASURES, DataError
 
@@ -67,13 +68,14 @@ def test_the_contract_holds_and_a_prompt_signature_comes_once() -> None:
 
 def test_a_batch_is_measured_once_and_the_same_by_any_number_of_processes(tmp_path: Path) -> None:
     written = []
-    for workers in (1, 2):
-        folder = tmp_path / str(workers)
+    for executor in (Inline(), Processes(2)):
+        folder = tmp_path / type(executor).__name__
         folder.mkdir()
         comparisons(50).write_parquet(folder / "comparisons.parquet")
-        assert text_measures.measure_batch(folder, workers, block=16) == 50
-        assert text_measures.measure_batch(folder, workers, block=16) == 0
+        assert text_measures.measure_batch(folder, executor, block=16) == 50
+        assert text_measures.measure_batch(folder, executor, block=16) == 0
         written.append(pl.read_parquet(folder / "measures.parquet"))
+        executor.close()
     assert written[0]["comparison_id"].to_list() == comparisons(50)["comparison_id"].to_list()
     assert written[0].equals(written[1])
 
