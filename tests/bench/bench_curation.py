@@ -1,8 +1,9 @@
 """From raw jsonl to published shards on generated comparisons of realistic length: seconds per stage, memory, growth.
 
-    python tests/bench/bench_curation.py [comparisons ...] [--keep FOLDER]       (default 2000 10000)
+    python tests/bench/bench_curation.py [comparisons ...] [--keep FOLDER] [--executor KIND]   (default 2000 10000)
 
-Each size runs in a process of its own, so that its peak memory is its own. Texts are drawn from a Zipf vocabulary: a
+Each size runs in a process of its own, so that its peak memory is its own. KIND is processes (default, one a core),
+inline or ray. FOLDER keeps the raw files, and is where they are found again. Texts are drawn from a Zipf vocabulary: a
 prompt of about 40 words and two responses of about 160, three votes a comparison, 2 % near copies, 1 % exact repeats
 with sides swapped, 5 % short answers. Without embeddings and token counts, which are cached by text and timed apart.
 """
@@ -12,6 +13,7 @@ import math
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,35 +69,36 @@ def generate(path: Path, count: int) -> None:
             previous = {key: record[key] for key in ("instruction", "input", "response1", "response2")}
 
 
-def run(count: int, folder: Path) -> dict[str, float]:
+def run(count: int, folder: Path, kind: str) -> dict[str, float]:
     """Seconds per stage and peak memory of one size."""
-    from dpo_data import batches, curate, text_measures, versions
+    from dpo_data import batches, curate, versions
     from dpo_data.agreement import AgreementLimits
+    from dpo_data.executor import ExecutorSettings, start
 
-    raw, store = folder / f"raw-{count}.jsonl", folder / f"store-{count}"
-    if not raw.exists():
-        generate(raw, count)
+    raw, store = folder / f"raw-{count}.jsonl", folder / f"store-{count}-{kind}"
+    shutil.rmtree(store, ignore_errors=True)
     seconds: dict[str, float] = {}
-    start = time.perf_counter()
+    begun = time.perf_counter()
 
     def lap(stage: str) -> None:
-        nonlocal start
-        seconds[stage] = time.perf_counter() - start
-        start = time.perf_counter()
+        nonlocal begun
+        seconds[stage] = time.perf_counter() - begun
+        begun = time.perf_counter()
 
     config = curate.CurationConfig(tokenizer=None, embedding_model=None)
-    batches.append(store, [raw], "generated", "pandalm")
-    lap("append")
-    for batch in batches.open_batches(store).ids:
-        text_measures.measure_batch(store / "batches" / batch)
-    lap("measure texts")
-    ledger = curate.measure(store, config)
-    lap("measure ledger")
+    with start(ExecutorSettings.model_validate({"kind": kind}), store) as workers:
+        lap("start")
+        batches.append(store, [raw], "generated", "pandalm", mapper=workers.map)
+        lap("append")
+        curate.measure_texts(store, config, workers)
+        lap("measure texts")
+        ledger = curate.measure(store, config, workers)
+        lap("measure ledger")
     decided = curate.decide(ledger, config)
     lap("decide")
     curate.decide(ledger, config.model_copy(update={"agreement": AgreementLimits(min_agreement=0.7)}))
     lap("decide again")
-    versions.publish(store, decided, config)
+    version = versions.publish(store, decided, config)
     lap("publish")
     peaks = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -107,27 +110,43 @@ def run(count: int, folder: Path) -> dict[str, float]:
         "comparisons": float(len(decided)),
         "kept": kept,
         "raw": raw.stat().st_size / 1e9,
+        "audit": (version.path / "audit.html").stat().st_size / 1e6,
     }
+
+
+def option(arguments: list[str], name: str) -> str | None:
+    """Take a named option and its value out of the arguments."""
+    if name not in arguments:
+        return None
+    place = arguments.index(name)
+    value = arguments[place + 1]
+    del arguments[place : place + 2]
+    return value
 
 
 def main() -> None:
     arguments = sys.argv[1:]
-    keep = arguments.index("--keep") if "--keep" in arguments else None
-    folder = Path(arguments[keep + 1]) if keep is not None else Path(tempfile.mkdtemp(prefix="bench-curation-"))
+    kept, kind = option(arguments, "--keep"), option(arguments, "--executor") or "processes"
+    folder = Path(kept or tempfile.mkdtemp(prefix="bench-curation-"))
     folder.mkdir(parents=True, exist_ok=True)
-    if keep is not None:
-        del arguments[keep : keep + 2]
     if arguments[:1] == ["--one"]:
-        print(json.dumps(run(int(arguments[1]), folder)))
+        print(json.dumps(run(int(arguments[1]), folder, kind)))
         return
     sizes = [int(argument) for argument in arguments] or [2_000, 10_000]
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    machine = (
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
+    print(f"{time.strftime('%Y-%m-%d')}, {machine}, executor {kind}")
     totals = []
     for count in sizes:
-        generate(folder / f"raw-{count}.jsonl", count)
-        command = [sys.executable, __file__, "--one", str(count), "--keep", str(folder)]
+        raw = folder / f"raw-{count}.jsonl"
+        if not raw.exists():
+            generate(raw.with_suffix(".partial"), count)
+            raw.with_suffix(".partial").replace(raw)
+        print(f"load average {os.getloadavg()[0]:.1f} before {count:,}", flush=True)
+        command = [sys.executable, __file__, "--one", str(count), "--keep", str(folder), "--executor", kind]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        stages = ("append", "measure texts", "measure ledger", "decide", "publish")
+        stages = ("start", "append", "measure texts", "measure ledger", "decide", "publish")
         totals.append(sum(found[stage] for stage in stages))
         print(
             f"{count:,} records ({found['raw']:.2f} GB): {found['comparisons']:,.0f} comparisons, {3 * count:,} votes, "
@@ -136,6 +155,7 @@ def main() -> None:
         print("  " + ", ".join(f"{stage} {found[stage]:.1f} s" for stage in (*stages, "decide again")))
         print(f"  in all {totals[-1]:.1f} s, of which processors {found['cpu']:.1f} s (decided twice)")
         print(f"  peak memory {found['peak']:.2f} GB, of a worker {found['peak of a worker']:.2f} GB")
+        print(f"  audit.html {found['audit']:.1f} MB", flush=True)
     for (small, one), (large, two) in zip(
         zip(sizes, totals, strict=True), list(zip(sizes, totals, strict=True))[1:], strict=False
     ):
