@@ -46,10 +46,11 @@ class PairLog:
         self.table = SCHEMA.empty_table()
 
     def resume(self, step: int) -> None:
-        """Take over the rows up to `step` of an interrupted run."""
+        """Take over the rows up to `step` of an interrupted run; test rows are logged again when it ends."""
         if self.path.exists():
             table = pq.read_table(self.path).cast(SCHEMA)
-            self.table = table.filter(pc.less_equal(table["step"], step))
+            at_end = pc.and_(pc.equal(table["split"], "test"), pc.greater(table["step"], 0))
+            self.table = table.filter(pc.and_(pc.less_equal(table["step"], step), pc.invert(at_end)))
 
     def add(self, split: str, step: int, pairs: PairSet, indices: Indices, values: Measured) -> None:
         """Add one evaluation; `values` in the order of `indices`."""

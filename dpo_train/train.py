@@ -7,7 +7,6 @@ need not be the last ones.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from dpo_train.gradients import Observer, add_gradient, random_of_step, share_gr
 from dpo_train.metrics import Measured, alarms, means
 from dpo_train.pair_log import PairLog, write_metadata
 from dpo_train.preparation import Job, Standing, Watched, prepare, resume_from, save_checkpoint, write_json
+from dpo_train.records import Records
 from dpo_train.stopping import Evaluation, flattened
 
 
@@ -56,12 +56,12 @@ def train(
     log = PairLog(run / "pair_log.parquet", config.beta)
     standing = _begin(job, log, resume)
     account = _account(job, standing)
-    records = _Records(job, standing.step)
+    records = Records(job, standing.step)
     first_step, started = standing.step, time.perf_counter()
-    reason = "all planned steps were taken"
+    stop = _flattened(job, standing)  # of a run that had stopped early and died before its summary
     bar = tqdm(total=job.total, initial=first_step, desc="train", unit="step", disable=None)
 
-    while standing.step < job.total:
+    while standing.step < job.total and stop is None:
         random_of_step(config.seed, standing.step)
         window = job.schedule.window(standing.step)
         measured = add_gradient(
@@ -92,24 +92,21 @@ def train(
         bar.update()
 
         last = standing.step == job.total
-        stop = None
         if standing.step % job.eval_every == 0 or last:
             _look(job, standing, log, records)
-            stop = flattened(standing.history, job.watched["validation"].prompts) if config.stop_when_flat else None
+            stop = _flattened(job, standing)
             if account is not None:
                 account.look(standing.step, last or stop is not None)
         if (standing.step % job.save_every == 0 or last or stop) and job.accelerator.is_main_process:
             if account is not None:
                 account.save(run / "checkpoints", standing.step)
             save_checkpoint(job, standing)
-        if stop is not None:
-            reason = stop
-            break
 
     bar.close()
     seconds = time.perf_counter() - started
     if account is not None and job.accelerator.is_main_process:
         account.write(run / "attribution.parquet")
+    reason = stop or "all planned steps were taken"
     return _finish(job, standing, log, reason, _speed(job, first_step, standing.step, seconds))
 
 
@@ -128,7 +125,10 @@ def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
             )
     found = checkpoints.latest(job.run / "checkpoints") if resume else None
     if found is not None:
-        return resume_from(found, job, log)
+        standing = resume_from(found, job, log)
+        for watched in job.watched.values():
+            watched.last = watched.first if standing.step == 0 else None
+        return standing
     for watched in job.watched.values():
         if watched.first is not None:
             log.add(watched.name, 0, watched.pairs, watched.indices, watched.first)
@@ -149,7 +149,7 @@ def _account(job: Job, standing: Standing) -> Account | None:
     return account
 
 
-def _look(job: Job, standing: Standing, log: PairLog, records: _Records) -> None:
+def _look(job: Job, standing: Standing, log: PairLog, records: Records) -> None:
     """Evaluate validation pairs and training probe; log every pair."""
     for name in ("validation", "train_probe"):
         watched = job.watched[name]
@@ -182,9 +182,19 @@ def _remember(job: Job, standing: Standing) -> None:
     job.accelerator.wait_for_everyone()
 
 
+def _flattened(job: Job, standing: Standing) -> str | None:
+    """Why the run should stop where it stands, in words, or None."""
+    if not job.config.stop_when_flat:
+        return None
+    return flattened(standing.history, job.watched["validation"].prompts)
+
+
 def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict[str, float | None]) -> RunSummary:
     """Put the weights to keep back, measure them on validation and test pairs, and write what stays of the run."""
     validation, probe, test = (job.watched[name] for name in ("validation", "train_probe", "test"))
+    for watched in (validation, probe):  # a run resumed at its very end has not looked yet
+        if len(watched.indices) and watched.last is None:
+            watched.last = _evaluate(job, watched)
     warnings = []
     if validation.first is not None and validation.last is not None:
         grown = probe.last.margin.mean() if probe.last is not None else None
@@ -232,27 +242,3 @@ def _speed(job: Job, first: int, last: int, seconds: float) -> dict[str, float |
     windows = [job.schedule.window(step) for step in range(first, last)]
     pairs, tokens = sum(map(len, windows)), sum(int(job.training.lengths[window].sum()) for window in windows)
     return {"seconds": seconds, "pairs_per_second": pairs / seconds, "tokens_per_second": tokens / seconds}
-
-
-class _Records:
-    """metrics.jsonl and the trackers: a row for every step and evaluation."""
-
-    def __init__(self, job: Job, step: int) -> None:
-        self.job = job
-        self.path = job.run / "metrics.jsonl"
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        if job.accelerator.is_main_process:
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        job.accelerator.init_trackers("dpo")
-        if step == 0:
-            for watched in job.watched.values():
-                if watched.first is not None and watched.name != "test":
-                    self.add("eval" if watched.name == "validation" else watched.name, 0, means(watched.first))
-
-    def add(self, kind: str, step: int, row: dict[str, float]) -> None:
-        """Write one row at once, so that an interruption loses none."""
-        if self.job.accelerator.is_main_process:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"kind": kind, "step": step, **row}) + "\n")
-        self.job.accelerator.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)

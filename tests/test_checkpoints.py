@@ -1,6 +1,7 @@
 """An interrupted run that goes on ends with the very bits of one that was never interrupted."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,33 @@ def test_resuming_equals_never_having_stopped_to_the_bit(place: tuple[Path, Path
         assert (straight / last / f"{name}.safetensors").read_bytes() == (
             broken / last / f"{name}.safetensors"
         ).read_bytes()
+
+
+def died_before_its_summary(run: Path) -> dict[str, Any]:
+    """Take back what is written after the last checkpoint, and leave a metrics line unfinished."""
+    summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").unlink()
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write('{"kind": "train", "st')
+    return summary
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_run_that_died_after_its_last_checkpoint_ends_as_it_would_have(
+    place: tuple[Path, Path], tmp_path: Path, early: bool
+) -> None:
+    model, version = place
+    flat = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", "num_train_epochs": 40, "stop_when_flat": True}
+    config = settings(model, **(flat if early else {}))
+    train(config, version, tmp_path / "run")
+    logged, rows = pq.read_table(tmp_path / "run" / "pair_log.parquet"), records(tmp_path / "run")
+    expected = died_before_its_summary(tmp_path / "run")
+    assert (expected["steps"] < expected["planned_steps"]) == early
+    found = asdict(train(config, version, tmp_path / "run", resume=True))
+    for name in ("steps", "stop_reason", "best_step", "metrics", "alarms", "pairs"):
+        assert found[name] == expected[name], name
+    assert pq.read_table(tmp_path / "run" / "pair_log.parquet").equals(logged)
+    assert records(tmp_path / "run") == rows
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_over(place: tuple[Path, Path], tmp_path: Path) -> None:
