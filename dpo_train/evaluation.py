@@ -7,6 +7,7 @@ its numbers are the reference's and margins are exactly 0 (that it truly is, is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from dpo_train.batches import Indices
 from dpo_train.logprobs import Sums
-from dpo_train.losses_contract import PairLoss
+from dpo_train.losses_contract import PairLogprobs, PairLoss
 from dpo_train.metrics import Measured, joined, measure
 from dpo_train.model import Policy
 from dpo_train.pairs import PairSet
@@ -32,13 +33,17 @@ def evaluate(
 ) -> Measured:
     """The pairs at `indices`, measured live, in that order, on every process."""
     mine = indices[accelerator.process_index :: accelerator.num_processes]
-    places, parts = [], []
+    places, parts, numbers = [], [], []
     for group, sums in scored(policy, pairs, mine, budget):
-        encoded = pairs.encoded(group)
-        parts.append(
-            measure(loss, pair_logprobs(sums, reference, pairs, group, policy.device, encoded), pairs.weights[group])
-        )
+        logps = pair_logprobs(sums, reference, pairs, group, policy.device, pairs.encoded(group))
+        parts.append(measure(loss, logps, pairs.weights[group]))
+        numbers.append(logps)
         places.append(group)
+    if loss.scope == "window":  # the loss of a pair depends on all others, and not on how they were cut up
+        values, sizes = loss(together(gather(accelerator, numbers))), [len(part.loss) for part in parts]
+        before = sum(gather(accelerator, [sum(sizes)])[: accelerator.process_index])
+        own = torch.split(values[before : before + sum(sizes)], sizes)
+        parts = [part._replace(loss=value.cpu().numpy()) for part, value in zip(parts, own, strict=True)]
     gathered = gather(accelerator, [(np.concatenate(places), joined(parts))] if parts else [])
     seen = np.concatenate([group for group, _ in gathered])
     order = np.argsort(seen)[np.argsort(np.argsort(indices))]
@@ -64,6 +69,15 @@ def at_start(
         return measure(
             loss, pair_logprobs(sums, reference, pairs, indices, policy.device, encoded), pairs.weights[indices]
         )
+
+
+def together(parts: Sequence[PairLogprobs]) -> PairLogprobs:
+    """Parts of one set of pairs as one, in the order given, on the CPU: other processes' lie on other devices."""
+    columns: list[Any] = [
+        None if values[0] is None else torch.cat([value.detach().cpu() for value in values])
+        for values in zip(*parts, strict=True)
+    ]
+    return PairLogprobs(*columns)
 
 
 def gather(accelerator: Any, items: list[Any]) -> list[Any]:

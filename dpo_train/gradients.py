@@ -7,22 +7,23 @@ first scores the window without gradient, takes the derivative by each log-proba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dpo_train.batches import Indices, cut
-from dpo_train.config import TrainError
-from dpo_train.evaluation import gather
+from dpo_train.config import TrainConfig, TrainError
+from dpo_train.evaluation import gather, together
 from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.losses_contract import PairLoss
-from dpo_train.metrics import Measured, joined, measure
+from dpo_train.metrics import Floats, Measured, joined, measure
 from dpo_train.model import Policy
 from dpo_train.pairs import PairSet
-from dpo_train.reference import Reference, pair_logprobs
+from dpo_train.reference import Reference, memory_of, pair_logprobs
 
 # Called after the gradient of some pairs was added to the parameters' `.grad`: (pairs, their indices).
 Observer = Callable[[PairSet, Indices], None]
@@ -51,25 +52,21 @@ def add_gradient(
         return pair_logprobs(policy.score(encoded), reference, pairs, places, policy.device, encoded)
 
     parts: list[Measured] = []
-    try:
-        slopes = _window_slopes(loss, pairs, groups, score, accelerator) if loss.scope == "window" else None
-        with policy.learning():
-            for number, places in enumerate(groups):
-                logps = score(places)
-                weights = pairs.weights[places]
-                if slopes is None:
-                    total = (loss(logps) * torch.from_numpy(weights).to(policy.device)).sum()
-                else:
-                    total = _pull(logps, slopes[number])
-                accelerator.backward(total / len(window))
-                if observe is not None:
-                    observe(pairs, places)  # the gradient of exactly these pairs has just been added
-                parts.append(measure(loss, logps, weights))
-    except torch.OutOfMemoryError as error:
-        raise TrainError(
-            f"memory ran out in a forward pass of at most {budget} padded tokens. Set token_budget to {budget // 2}, "
-            f"or gradient_checkpointing to true, or max_length to less; a single row cannot be cut. ({error})"
-        ) from error
+    with policy.learning(), memory_of(pairs, mine, budget):
+        known = _window_slopes(loss, policy, pairs, groups, score, accelerator) if loss.scope == "window" else None
+        for number, places in enumerate(groups):
+            logps = score(places)
+            weights = pairs.weights[places]
+            part = measure(loss, logps, weights)
+            if known is None:
+                total = (loss(logps) * torch.from_numpy(weights).to(policy.device)).sum()
+            else:
+                part = part._replace(loss=known[number].loss)
+                total = _pull(logps, known[number].slopes)
+            accelerator.backward(total / len(window))
+            if observe is not None:
+                observe(pairs, places)  # the gradient of exactly these pairs has just been added
+            parts.append(part)
     return joined(gather(accelerator, [joined(parts)] if parts else []))
 
 
@@ -81,31 +78,58 @@ def share_gradient(parameters: Mapping[str, nn.Parameter], accelerator: Any) -> 
             parameter.grad = accelerator.reduce(grad, "sum")
 
 
+class _Known(NamedTuple):
+    """What the whole window says of some of its pairs: their losses, and d (Σ wᵢ lᵢ) / d (each log-probability)."""
+
+    loss: Floats
+    slopes: dict[str, Tensor]
+
+
 def _window_slopes(
     loss: PairLoss,
+    policy: Policy,
     pairs: PairSet,
     groups: Sequence[Indices],
     score: Callable[[Indices], PairLogprobs],
     accelerator: Any,
-) -> list[dict[str, Tensor]]:
-    """d (Σ wᵢ lᵢ) / d (each log-probability) for each of this process's groups, the window of all processes in view."""
-    with torch.no_grad():
-        mine = [(score(places), torch.from_numpy(pairs.weights[places])) for places in groups]
+) -> list[_Known]:
+    """Of each of this process's groups, the window of all processes in view.
+
+    The random numbers are put back, so that the second pass meets the very dropout of this one.
+    """
+    devices = [policy.device] if policy.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        mine = [(score(places), pairs.weights[places]) for places in groups]
+    mine = [(together([logps]), weights) for logps, weights in mine]
     everyone = gather(accelerator, mine)
     first = sum(gather(accelerator, [len(mine)])[: accelerator.process_index])
-    fields = zip(*(part for part, _ in everyone), strict=True)
-    columns: list[Any] = [None if field[0] is None else torch.cat(field) for field in fields]
-    whole = PairLogprobs(*columns)
-    weights = torch.cat([weight for _, weight in everyone]).to(whole.chosen.device)
-    _, gradients = window_gradients(loss, whole, weights)
+    weights = torch.from_numpy(np.concatenate([weight for _, weight in everyone]))
+    values, gradients = window_gradients(loss, together([part for part, _ in everyone]), weights)
     sizes = [len(part.chosen) for part, _ in everyone]
-    split = {name: torch.split(value, sizes) for name, value in gradients.items()}
-    return [{name: value[first + number] for name, value in split.items()} for number in range(len(mine))]
+    losses = torch.split(values, sizes)[first : first + len(mine)]
+    split = {name: torch.split(value, sizes)[first : first + len(mine)] for name, value in gradients.items()}
+    return [
+        _Known(losses[number].numpy(), {name: value[number].to(policy.device) for name, value in split.items()})
+        for number in range(len(mine))
+    ]
 
 
 def _pull(logps: PairLogprobs, slopes: Mapping[str, Tensor]) -> Tensor:
     """A scalar whose gradient is that of the window's loss through these pairs."""
     return torch.stack([(getattr(logps, name) * slope).sum() for name, slope in slopes.items()]).sum()
+
+
+def check_gradient(norm: float, step: int, config: TrainConfig, going_on: str) -> None:
+    """Refuse a step along a gradient that is not finite, before the weights are touched; `going_on` ends the sentence.
+
+    Raises `TrainError`.
+    """
+    if not math.isfinite(norm):
+        raise TrainError(
+            f"the gradient of step {step} is {norm}: the weights were left as they were before it. Lower learning_rate "
+            f"({config.rate:g}), or beta ({config.beta:g}) where margins have grown large, or set dtype to float32 "
+            f"(it is {config.dtype}). {going_on}"
+        )
 
 
 def random_of_step(seed: int, step: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def fingerprint(policy: Policy) -> dict[str, str]:
 
 def scored(policy: Policy, pairs: PairSet, indices: Indices, budget: int) -> Iterator[tuple[Indices, Sums]]:
     """Log-probabilities of the pairs at `indices`, a forward pass at a time, without gradient, longest first."""
-    with torch.inference_mode():
+    with torch.inference_mode(), memory_of(pairs, indices, budget):
         for group in long_cut(pairs.lengths[indices], budget):
             places = indices[group]
             sums = policy.score(pairs.encoded(places))
@@ -180,6 +181,26 @@ def _write(folder: Path, keys: list[bytes], columns: list[Floats]) -> None:
     partial = folder / f".{name}.{os.getpid()}"
     pq.write_table(table, partial)
     partial.replace(folder / f"{name}.parquet")
+
+
+@contextmanager
+def memory_of(pairs: PairSet, indices: Indices, budget: int) -> Iterator[None]:
+    """Say in words what to do where memory runs out in forward passes over these pairs; raises `TrainError`."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):  # what torch says on a CPU
+            raise
+        longest = int(pairs.lengths[indices].max(initial=0))
+        if budget > longest:
+            smaller = max(longest, budget // 2)
+            advice = f"Set token_budget to {smaller} (of one of {budget} it ran out), or gradient_checkpointing to true"
+        else:
+            advice = (
+                f"A single row of {longest} tokens does not fit and cannot be cut: set gradient_checkpointing to true, "
+                f"or max_length to {longest // 2}"
+            )
+        raise TrainError(f"{pairs.split}: memory ran out in a forward pass. {advice}. ({error})") from error
 
 
 def _check_finite(sums: Sums, pairs: PairSet, places: Indices) -> None:

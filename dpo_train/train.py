@@ -18,7 +18,7 @@ from dpo_train.accounting import Account, open_account
 from dpo_train.batches import rate_factor
 from dpo_train.config import TrainConfig
 from dpo_train.evaluation import at_start, evaluate
-from dpo_train.gradients import Observer, add_gradient, random_of_step, share_gradient
+from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step, share_gradient
 from dpo_train.metrics import Measured, alarms, means
 from dpo_train.pair_log import PairLog, write_metadata
 from dpo_train.preparation import Job, Standing, Watched, prepare, resume_from, save_checkpoint, write_json
@@ -75,19 +75,20 @@ def train(
             account.observe if account is not None else observe,
         )
         share_gradient(job.parameters, job.accelerator)
-        norm = job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm)
+        norm = float(job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm))
+        check_gradient(norm, standing.step + 1, config, _going_on(run))
         rate = config.rate * rate_factor(config.lr_scheduler_type, standing.step, job.total, config.warmup_ratio)
         for group in job.optimizer.param_groups:
             group["lr"] = rate
         job.optimizer.step()
         if account is not None:
-            account.step(float(norm))
+            account.step(norm)
         job.optimizer.zero_grad(set_to_none=True)
         standing.step += 1
         standing.spent += rate
 
         row = means(measured)
-        records.add("train", standing.step, row | {"grad_norm": float(norm), "learning_rate": rate})
+        records.add("train", standing.step, row | {"grad_norm": norm, "learning_rate": rate})
         bar.set_postfix({"loss": f"{row['loss']:.4f}", "margin": f"{row['rewards/margins']:.3f}"}, refresh=False)
         bar.update()
 
@@ -187,6 +188,12 @@ def _flattened(job: Job, standing: Standing) -> str | None:
     if not job.config.stop_when_flat:
         return None
     return flattened(standing.history, job.watched["validation"].prompts)
+
+
+def _going_on(run: Path) -> str:
+    """Where a run that stops now can be taken up again."""
+    found = checkpoints.latest(run / "checkpoints")
+    return f"The last good weights are in {found}." if found else "No checkpoint was written yet."
 
 
 def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict[str, float | None]) -> RunSummary:

@@ -3,15 +3,27 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
 
+from dpo_train import checkpoints
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.encoding import Encoder
+from dpo_train.evaluation import evaluate
+from dpo_train.gradients import add_gradient
+from dpo_train.losses import Aot, Sigmoid
+from dpo_train.model import wrap
+from dpo_train.pairs import open_pairs
+from dpo_train.reference import reference
 from dpo_train.train import train
+
+ALONE = SimpleNamespace(process_index=0, num_processes=1, backward=torch.Tensor.backward)
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +31,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(model folder, version folder)"""
     root = tmp_path_factory.mktemp("store")
     return tiny.model_folder(root / "model"), tiny.version(root)
+
+
+@pytest.fixture
+def pairs_of_tiny(tmp_path: Path) -> Any:
+    """(policy with live adapter dropout, pairs, their reference)"""
+    pairs = open_pairs(tiny.version(tmp_path), "train", Encoder(tiny.tokenizer(), 400, "drop"), tmp_path / "cache")
+    config = TrainConfig(use_cpu=True, lora_dropout=0.5)
+    scorer = wrap(config, tiny.network(), tiny.tokenizer(), {"model": "tiny"}, torch.device("cpu"))
+    for parameter in scorer.trainable().values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    found = reference(scorer, pairs, np.arange(len(pairs)), tmp_path / "cache", 2000)
+    return scorer, pairs, found
 
 
 def settings(model: Path, **changes: Any) -> TrainConfig:
@@ -201,3 +225,65 @@ def test_without_held_out_pairs_the_last_weights_are_kept_and_the_run_says_so(
     summary = train(settings(place[0], probe_pairs=0), version, tmp_path / "run")
     assert summary.best_step == summary.steps == 4
     assert "no validation pairs" in summary.notes[0]
+
+
+def test_a_window_losss_numbers_do_not_depend_on_the_forward_passes_nor_on_dropout(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, version = place
+    seen = []
+    for name, budget in (("whole", 9999), ("cut", 1)):
+        changes = {"loss": {"loss_type": "aot"}, "max_steps": 4, "token_budget": budget}
+        train(settings(model, **changes), version, tmp_path / name)
+        seen.append([row["loss"] for kind in ("train", "eval") for row in metrics(tmp_path / name, kind)])
+    assert seen[0] == pytest.approx(seen[1], rel=1e-5)
+
+
+def test_a_window_loss_with_dropout_pulls_back_through_the_dropout_it_measured(pairs_of_tiny: Any) -> None:
+    """With one pair a window, aot is sigmoid: the two gradients agree only if both passes drop the same."""
+    scorer, pairs, found = pairs_of_tiny
+    gradients = []
+    for loss in (Sigmoid(), Aot()):
+        torch.manual_seed(3)
+        add_gradient(loss, scorer, pairs, found, np.array([1]), 999, ALONE)
+        grads = [value.grad for value in scorer.trainable().values() if value.grad is not None]
+        gradients.append(torch.cat([grad.flatten() for grad in grads]))
+        for value in scorer.trainable().values():
+            value.grad = None
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_touched(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    model, version = place
+    run = tmp_path / "run"
+    count = 0
+
+    def spoil(pairs: Any, _: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > 3:
+            pairs.weights[:] = math.inf
+
+    with pytest.raises(TrainError, match=r"gradient of step \d is (nan|inf).*learning_rate \(0\.005\).*step-0000000"):
+        train(settings(model, save_steps=1, token_budget=9999), version, run, observe=spoil)
+    kept = load_file((checkpoints.latest(run / "checkpoints") or Path()) / "weights.safetensors")
+    assert all(bool(torch.isfinite(value).all()) for value in kept.values())
+
+
+def test_running_out_of_memory_names_the_setting_and_the_number(pairs_of_tiny: Any) -> None:
+    scorer, pairs, found = pairs_of_tiny
+    longest = int(pairs.lengths.max())
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    scorer.score = full
+    every = np.arange(len(pairs))
+    with pytest.raises(TrainError, match=r"Set token_budget to 1000 .*2 GiB"):
+        add_gradient(Sigmoid(), scorer, pairs, found, every, 2000, ALONE)
+    with pytest.raises(TrainError, match=rf"single row of {longest} tokens .* max_length to {longest // 2}"):
+        evaluate(Sigmoid(), scorer, pairs, found, every, longest, ALONE)
