@@ -211,16 +211,24 @@ def train(
 def report(
     run: Annotated[str, typer.Argument(help="A run's id, or a prefix of one.")],
     store: Store = STORE,
+    confirm: Annotated[str | None, typer.Option(metavar="AXIS=VALUE", help="Retrain without this slice.")] = None,
+    keep: Annotated[float, typer.Option(help="With --confirm: share of the slice that stays.")] = 0.0,
+    seeds: Annotated[int, typer.Option(help="With --confirm: how many seeds, each with and without.")] = 2,
     as_json: Json = False,
 ) -> None:
-    """Write the slice report of a run anew and print its table."""
+    """Write the slice report of a run anew and print its table; with --confirm, retrain without a slice first."""
     from dpo_train import report as page
-    from flows.telling import report_lines
-    from flows.train import find_run
+    from flows.telling import confirmed_lines, report_lines
+    from flows.train import confirm_slice, find_run
 
     folder = find_run(store, run)
+    confirmed = None
+    if confirm is not None:
+        with working("confirm"):
+            confirmed = confirm_slice(store, folder, confirm, keep, seeds)
     written = page.write(folder)
-    answer({"run": folder.name, "report": str(written)}, as_json, [*report_lines(folder), f"report  {written}"])
+    lines = [*report_lines(folder), *confirmed_lines(confirmed), f"report  {written}"]
+    answer({"run": folder.name, "report": str(written), "confirmed": confirmed}, as_json, lines)
 
 
 @app.command()

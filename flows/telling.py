@@ -101,6 +101,20 @@ def report_lines(run: Path) -> list[str]:
     return of_run(run).splitlines()
 
 
+def confirmed_lines(found: dict[str, Any] | None) -> list[str]:
+    """What a retraining without a slice changed, for all other held-out pairs and slice by slice."""
+    if found is None:
+        return []
+    rows = [("held-out slice", "prompts", "margin", "95 %", "ranked right", "by seed")]
+    for cell in found["cells"]:
+        interval = "n/a" if cell["change_low"] is None else f"{cell['change_low']:+.3f} to {cell['change_high']:+.3f}"
+        by_seed = " ".join(f"{one:+.3f}" for one in cell["by_seed"])
+        right = f"{100 * cell['right']:+.1f} points"
+        rows.append((cell["slice"], str(cell["prompts"]), f"{cell['change']:+.3f}", interval, right, by_seed))
+    title = f"without {found['axis']} = {found['slice']} ({found['estimand']}): {found['verdict']}"
+    return ["", title, *columns(rows), ""]
+
+
 def retrain_lines(summary: dict[str, Any]) -> list[str]:
     """Both halves, and what became of the champion."""
     promotion = summary["promotion"]

@@ -71,6 +71,21 @@ def report_once(run: Path) -> Path:
     return run / "report.json"
 
 
+def confirm_slice(store: Path, run: Path, wanted: str, keep: float, seeds: int) -> dict[str, Any]:
+    """Retrain a run without the slice AXIS=VALUE and say what changed; raises `DataError` where it is not spelt so."""
+    from dpo_train.confirm import confirm, read
+
+    axis, equals, value = wanted.partition("=")
+    if not equals:
+        raise DataError(
+            f"--confirm {wanted!r}: expected AXIS=VALUE, such as category=units; the report has them."
+        )
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    version = versions.open_version(store, config["version"])
+    path = confirm(version.path, run, axis.strip(), value.strip(), keep, seeds)
+    return next(one for one in read(run) if one["file"] == path.name)
+
+
 def margins_table(report: Path) -> list[dict[str, Any]]:
     """Slices of the held-out pairs as plain rows for the Prefect run: counts and margins, never text."""
     rows = json.loads(report.read_text(encoding="utf-8"))["slices"]
