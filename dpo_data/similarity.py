@@ -171,7 +171,11 @@ def measure_batch(folder: Path, store: Path, model: str, executor: Executor | No
     blocks = [pl.DataFrame(schema=BATCH_COLUMNS)]
     for start in range(0, len(ids), _ROWS):
         block = ids[start : start + _ROWS]
-        rows = source.filter(pl.col("comparison_id").is_between(block[0], block[-1])).collect().sort("comparison_id")
+        rows = (
+            source.filter(pl.col("comparison_id").is_between(pl.lit(block[0]), pl.lit(block[-1])))
+            .collect()
+            .sort("comparison_id")
+        )
         parts = pieces(rows)
         embedded = embed(pl.concat([parts[name] for name in parts.columns[1:]]), store, model, executor)
         counts["texts_embedded"] += embedded.embedded
