@@ -13,6 +13,8 @@ from dpo_data.reliability import CodedVotes, Reliability, ReliabilityLimits, est
 from dpo_data.settings import Settings
 
 KEY = ["comparison_id", "source", "annotator"]
+REVIEWS = "reviews"
+"""The source of the store's own reviews: a second look at a comparison is not where it comes from."""
 
 
 class AgreementLimits(Settings):
@@ -96,8 +98,8 @@ def tally(votes: pl.DataFrame) -> pl.DataFrame:
     """Votes counted per comparison: source, votes, votes_a, votes_b, votes_tie, annotators, self_contradictions.
 
     `votes` has the columns of `schema.VOTES` (and `batch` where it comes from several). Sorted by comparison_id. Where
-    several sources voted, `source` is the one with most votes, then the first by name. Anonymous votes count as one
-    annotator a source.
+    several sources voted, `source` is the one with most votes, then the first by name; never `REVIEWS` while there is
+    another. Anonymous votes count as one annotator a source.
     """
     return _tally(collapse(votes))
 
@@ -115,7 +117,7 @@ def _tally(collapsed: pl.DataFrame) -> pl.DataFrame:
     largest = (
         shared.group_by("comparison_id", "source")
         .agg(pl.col("copies").sum())
-        .sort("copies", "source", descending=[True, False])
+        .sort(pl.col("source") == REVIEWS, "copies", "source", descending=[False, True, False])
         .unique("comparison_id", keep="first", maintain_order=True)
         .select("comparison_id", "source")
     )

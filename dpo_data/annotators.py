@@ -122,8 +122,13 @@ def _counts(votes: CodedVotes) -> dict[str, pl.Series]:
 
 
 def _position(votes: pl.DataFrame) -> pl.DataFrame:
-    """Share of decided votes for the side shown first, over the votes as cast (both orders of a judge count)."""
+    """Share of decided votes for the side shown first, over the votes as cast (both orders of a judge count).
+
+    A vote that stands in several batches, read again in a file that grew, was cast once.
+    """
     known = votes.filter(pl.col("shown_first").is_not_null() & (pl.col("choice") != "tie"))
+    if "batch" in known.columns and known["batch"].n_unique() > 1:
+        known = known.unique([*KEY, "choice", "shown_first", "at", "origin"])
     shares = known.group_by("source", "annotator").agg(
         pl.len().cast(pl.UInt32).alias("position_n"),
         (pl.col("choice") == pl.col("shown_first")).mean().alias("first_share"),

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import output
+from flows import output, questions
 from flows.output import answer, aside, columns, working
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ WithoutPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same
 
 STORE = Path("data/store")
 RECIPE = Path("data/sample/recipe.yaml")
+app.add_typer(questions.app)
 
 
 @app.command()
@@ -77,83 +78,6 @@ def refresh(
     with working("refresh"):
         summary = _flow("refresh", work, store, no_prefect, loaded)
     answer(summary, as_json, refresh_lines(summary))
-
-
-@app.command()
-def audit(
-    store: Store = STORE,
-    version: Annotated[str, typer.Argument(help="A version's id.")] = "current",
-    as_json: Json = False,
-) -> None:
-    """Where the audit page of a version lies, and its first screen in words."""
-    from dpo_data.versions import open_version
-    from flows.telling import stats_lines
-
-    opened = open_version(store, version)
-    page = opened.path / "audit.html"
-    answer(
-        {"version": opened.id, "audit": str(page), "stats": opened.stats},
-        as_json,
-        [*stats_lines(opened.stats), f"audit   {page}"],
-    )
-
-
-@app.command()
-def explain(
-    query: Annotated[str, typer.Argument(help="A comparison's id, a prefix of one, or a piece of its text.")],
-    store: Store = STORE,
-    as_json: Json = False,
-) -> None:
-    """The whole story of one comparison: votes, measures against limits, reasons, twins, margins."""
-    from dpo_data.explain import explain as tell
-    from dpo_data.explain import render
-
-    story = tell(store, query)
-    answer(story, as_json, [] if as_json else render(story).splitlines())
-
-
-@app.command()
-def decide(
-    sets: Annotated[
-        list[str], typer.Option("--set", help="A limit to try: agreement.min_agreement=0.7. May be repeated.")
-    ],
-    store: Store = STORE,
-    version: Annotated[str, typer.Option(help="Which version's measures.")] = "current",
-    as_json: Json = False,
-) -> None:
-    """What other limits would keep and drop; reads no text and publishes nothing."""
-    from dpo_data.changes import what_if
-    from flows.recipe import parse_overrides
-    from flows.telling import what_if_lines
-
-    changed = what_if(store, version, parse_overrides(sets))
-    answer(changed, as_json, what_if_lines(changed))
-
-
-@app.command()
-def diff(old: str, new: str = "current", store: Store = STORE, as_json: Json = False) -> None:
-    """What entered, left, flipped or changed its split between two versions, and why."""
-    from dpo_data.changes import diff as compare
-    from flows.telling import diff_lines
-
-    changed = compare(store, old, new)
-    answer(changed, as_json, diff_lines(changed))
-
-
-@app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="SQL over ledger, pairs, votes, comparisons.")],
-    store: Store = STORE,
-    version: Annotated[str, typer.Option()] = "current",
-    as_json: Json = False,
-) -> None:
-    """Ask a version in SQL (DuckDB)."""
-    from dpo_data.queries import query as ask
-
-    rows = ask(store, query, version)
-    names = list(rows[0]) if rows else []
-    table = [names, *[[str(row[name])[:80] for name in names] for row in rows]]
-    answer({"rows": rows}, as_json, columns(table, indent="") if rows else ["no rows"])
 
 
 @app.command()

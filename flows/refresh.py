@@ -4,13 +4,16 @@ Every stage finds out by content whether its work is already there, so a refresh
 where it stopped, and one that finds nothing new publishes nothing. Stages pass paths and ids, never frames.
 """
 
+import glob
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
 from dpo_data import batches, curate, versions
+from dpo_data.agreement import REVIEWS
 from dpo_data.executor import Executor, start
 from dpo_data.formats import paths
+from dpo_data.review import verdicts
 from flows.recipe import Recipe, Source
 from flows.steps import Step, announce, plain, record_table
 
@@ -31,7 +34,8 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
     """Ingest every source, measure what is new, decide, publish, and say what was kept."""
     with start(recipe.executor, store) as workers:
         ingested = [
-            step(f"ingest {source.name}", ingest, store, source, workers, retries=2) for source in recipe.sources
+            step(f"ingest {source.name}", ingest, store, source, workers, retries=2)
+            for source in (*recipe.sources, *reviews(recipe, store))
         ]
         measured = step("measure texts", curate.measure_texts, store, recipe.curation, workers)
         version_id, created = step("curate and publish", curate_and_publish, store, recipe, workers)
@@ -48,6 +52,17 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
         "measured": measured,
         "stats": version.stats,
     }
+
+
+def reviews(recipe: Recipe, store: Path) -> list[Source]:
+    """The store's own reviews as a source, where there are any and the recipe does not name one `reviews` itself.
+
+    A reviewer's file grows and is read again as a whole; an annotator has one vote a comparison, so none counts twice.
+    """
+    if not verdicts.files(store) or any(source.name == REVIEWS for source in recipe.sources):
+        return []
+    found = f"{glob.escape(str(store / verdicts.FOLDER))}/*.jsonl"
+    return [Source(name=REVIEWS, path=found, format="dpo_review", annotator_kind="human")]
 
 
 def ingest(store: Path, source: Source, workers: Executor) -> dict[str, Any]:
