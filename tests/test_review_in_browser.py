@@ -1,0 +1,134 @@
+"""The review in a real browser: read by keyboard, without a script, and deaf to what the data would like to do."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from browser import Browser, chromium
+from hostile import hostile_rows
+from planted_version import Planted, config, ledger_of, many, plant_store
+from starlette.applications import Starlette
+
+from dpo_data import versions
+from dpo_data.review import queues, verdicts
+from dpo_data.review.app import app
+
+WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+
+
+@contextmanager
+def served(page: Starlette) -> Iterator[str]:
+    """The application on a free port of the loopback."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(16)
+        server = uvicorn.Server(uvicorn.Config(page, log_level="warning", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+def publish(store: Path, rows: list[Planted]) -> Path:
+    plant_store(store, rows)
+    versions.publish(store, ledger_of(rows), config())
+    return store
+
+
+def enter(browser: Browser, address: str, name: str) -> None:
+    """Type a name, press Enter: the field has the focus already."""
+    browser.open(f"{address}/")
+    assert browser.ask("document.activeElement.name") == "reviewer"
+    for letter in name:
+        browser.press(letter)
+    browser.press_and_wait("Enter")
+    assert browser.ask("document.querySelector('h1').textContent") == "What to read"
+
+
+def heading(browser: Browser) -> str:
+    return str(browser.ask("document.querySelector('h1').textContent"))
+
+
+def test_a_queue_is_read_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
+    store = publish(tmp_path, many(8))
+    ids = queues.queue(versions.open_version(store), "kept").ids
+    with served(app(store)) as address:
+        enter(browser, address, "lena")
+        browser.open(f"{address}/read?q=kept")
+        for key, said in (("1", "first is better"), ("2", "second is better"), ("t", "as good"), ("b", "both bad")):
+            browser.press_and_wait(key)
+            assert heading(browser) == f"You said: {said}"
+            browser.press_and_wait("n")
+        assert heading(browser).endswith("5 of 8")
+        browser.press_and_wait("p")
+        assert heading(browser).endswith("4 of 8")
+        browser.press("n")
+        assert browser.ask("document.activeElement.name") == "note"
+        for letter in "t1":
+            browser.press(letter)
+        assert browser.ask("document.activeElement.value") == "t1"
+        browser.press("Escape")
+        browser.press_and_wait("2")
+        assert heading(browser) == "You said: second is better"
+        browser.press_and_wait("Enter")
+        browser.press_and_wait("s")
+        assert heading(browser) == "You said: skipped"
+    said = verdicts.read(store)
+    assert [verdict.comparison_id for verdict in said] == [*ids[:4], ids[3], ids[4]]
+    assert said[4].again and said[4].note == "t1" and said[3].choice == "both_bad"
+
+
+def test_everything_works_without_a_script(browser: Browser, tmp_path: Path) -> None:
+    store = publish(tmp_path, many(3))
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        with served(app(store)) as address:
+            enter(browser, address, "kim")
+            browser.open(f"{address}/read?q=kept")
+            browser.ask("document.querySelector('button[value=tie]').focus()")
+            browser.press_and_wait("Enter")
+            assert heading(browser) == "You said: as good"
+            assert browser.ask("document.activeElement.textContent").startswith("Next")
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    [line] = (store / "reviews" / "kim.jsonl").read_text().splitlines()
+    assert json.loads(line)["choice"] == "tie"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_hostile_corpus_opens_no_dialog_asks_for_nothing_and_breaks_no_policy(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    rows = hostile_rows()[::7] + hostile_rows()[3::7]
+    store = publish(tmp_path, rows)
+    with served(app(store)) as address:
+        enter(browser, address, "lena")
+        for _ in rows[:10]:
+            browser.open(f"{address}/read?q=kept", width=width)
+            assert not browser.ask(WIDER_THAN_THE_WINDOW)
+            browser.press_and_wait("1")
+            assert heading(browser) == "You said: first is better"
+            assert not browser.ask(WIDER_THAN_THE_WINDOW)
+            assert browser.dialogs == [] and browser.complaints == []
+            assert {request.startswith(address) for request in browser.requests} == {True}
+        for page in ("/", "/findings", "/read?q=nothing"):
+            browser.open(f"{address}{page}", width=width)
+            assert not browser.ask(WIDER_THAN_THE_WINDOW)
+            assert browser.dialogs == []
