@@ -1,0 +1,35 @@
+"""Progress bars of the libraries underneath: shown to a person at a terminal, kept out of logs and pipes.
+
+transformers, its GGUF reader, the Hub and `datasets` each draw bars of their own. They are turned off for a while and
+put back as they were, so that a program that imports this package keeps its settings.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_bars() -> Iterator[None]:
+    """No progress bars of libraries in here, unless standard error is a terminal."""
+    if sys.stderr.isatty():
+        yield
+        return
+    import datasets
+    from transformers import modeling_gguf_pytorch_utils as gguf
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled(), gguf.tqdm
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    gguf.tqdm = logging.tqdm  # it takes tqdm's own, which no setting reaches
+    try:
+        yield
+    finally:
+        gguf.tqdm = shown[2]
+        if shown[0]:
+            logging.enable_progress_bar()
+        if shown[1]:
+            datasets.enable_progress_bars()
