@@ -96,13 +96,23 @@ class PairSet:
         return values
 
     def _prompt_groups(self) -> list[str]:
-        """What clusters pairs of one prompt: the column prompt_group or prompt_hash, else a hash of the prompt."""
+        """What clusters pairs of one prompt: the column prompt_group or prompt_hash, or a hash of the prompt."""
+        known: list[Any] = [None] * len(self)
         for name in ("prompt_group", "prompt_hash"):
             if name in self.rows.column_names:
-                return [str(value) for value in self._column(name)]
+                known = self._column(name)
+                break
         column = self.rows.data.column("prompt")
-        digests = (_digest(_text(column[int(row)].as_py())) for row in self.kept)
-        return [digest.hexdigest() for digest in digests]
+        return [
+            _digest(_text(column[int(row)].as_py())).hexdigest() if value is None else str(value)
+            for row, value in zip(self.kept, known, strict=True)
+        ]
+
+    def unknown(self, name: str) -> int:
+        """How many pairs have no value in a column; all of them where there is no such column."""
+        if name not in self.rows.column_names:
+            return len(self)
+        return sum(value is None for value in self._column(name))
 
 
 def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path) -> PairSet:
@@ -122,7 +132,6 @@ def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path) -> Pair
     digest = blake2b(digest_size=8)
     for shard in shards:
         digest.update(shard.read_bytes())
-    datasets.disable_progress_bars()
     rows = datasets.Dataset.from_parquet([str(shard) for shard in shards], cache_dir=str(cache / "shards"))
     key = f"{digest.hexdigest()}-{encoder.key}"
     (cache / "tokens").mkdir(parents=True, exist_ok=True)
