@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dpo_train.losses import Loss, Sigmoid
+from dpo_train.losses import Loss, PairLoss, Sigmoid, losses_of
 
 PACKAGED_MODEL = "smollm2-135m-instruct"
 
@@ -92,7 +92,8 @@ class TrainConfig(BaseModel):
         if not flat:
             return raw
         loss = raw.get("loss", {})
-        loss = loss.model_dump() if isinstance(loss, BaseModel) else dict(loss)
+        if isinstance(loss, PairLoss):  # only what was said: a default is no second opinion
+            loss = {**loss.model_dump(exclude_unset=True), "loss_type": loss.model_dump()["loss_type"]}
         twice = sorted(name for name in flat if name in loss and loss[name] != flat[name])
         if twice:
             raise ValueError(f"{', '.join(twice)} given twice, in loss and beside it: keep one")
@@ -130,20 +131,4 @@ class TrainConfig(BaseModel):
 
 # Schedules of transformers.get_scheduler that need no further setting.
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
-_LOSS_KNOBS = frozenset(
-    {
-        "loss_type",
-        "beta",
-        "label_smoothing",
-        "soft_labels",
-        "length_penalty",
-        "ld_alpha",
-        "use_weighting",
-        "f_divergence_type",
-        "f_alpha_divergence_coef",
-        "simpo_gamma",
-        "cpo_alpha",
-        "terms",
-        "loss_weights",
-    }
-)
+_LOSS_KNOBS = frozenset(name for member in losses_of(Loss) for name in member.model_fields)

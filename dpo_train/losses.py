@@ -7,7 +7,7 @@ To add a loss: one class in its family's file, and its name in `_Single` below.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -49,6 +49,7 @@ __all__ = [
     "UnpairedLogprobs",
     "UnpairedLoss",
     "kl_estimate",
+    "losses_of",
     "window_gradients",
 ]
 
@@ -132,3 +133,9 @@ class Mixture(PairLoss):
 
 
 Loss = Annotated[_Single | Mixture, Field(discriminator="loss_type")]
+
+
+def losses_of(union: object) -> tuple[type[PairLoss], ...]:
+    """The classes of a union such as `Loss`."""
+    members: tuple[type[PairLoss], ...] = get_args(get_args(union)[0])
+    return members
