@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -25,7 +26,7 @@ from dpo_train.batches import EncodedPair, Indices, long_cut
 from dpo_train.config import TrainError
 from dpo_train.encoding import tokenizer_fingerprint
 from dpo_train.logprobs import Sums
-from dpo_train.losses import PairLogprobs
+from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.losses_contract import PREFIXES, PairLoss
 from dpo_train.model import Policy, tolerance
 from dpo_train.pairs import PairSet
@@ -76,17 +77,14 @@ def reference(policy: Policy, pairs: PairSet, indices: Indices, cache: Path, bud
     folder = cache / "reference" / _folder(policy)
     folder.mkdir(parents=True, exist_ok=True)
     result = Reference(*(np.full(len(pairs), np.nan) for _ in COLUMNS))
-    keys = {int(place): _key(pair) for place, pair in zip(indices, pairs.encoded(indices), strict=True)}
-    known = _read(folder)
-    for place, key in keys.items():
-        if key in known:
-            for column, value in zip(result, known[key], strict=True):
-                column[place] = value
-    missing = np.array([place for place, key in keys.items() if key not in known], dtype=np.int64)
+    parts = [indices[start : start + PART] for start in range(0, len(indices), PART)]
+    keys = pa.array([_key(pair) for part in parts for pair in pairs.encoded(part)], pa.binary())
+    _read(folder, keys, indices, result)
+    missing = np.flatnonzero(np.isnan(result.chosen[indices]))
     for start in range(0, len(missing), PART):
-        part = missing[start : start + PART]
+        part = indices[missing[start : start + PART]]
         _compute(policy, pairs, part, budget, result)
-        _write(folder, [keys[int(place)] for place in part], [column[part] for column in result])
+        _write(folder, keys.take(pa.array(missing[start : start + PART])), [column[part] for column in result])
     return result
 
 
@@ -115,7 +113,27 @@ def check_start(loss: PairLoss, policy: Policy, pairs: PairSet, reference: Refer
             "not turn off, another checkpoint or precision than the cached reference's, a changed tokenizer or "
             "template. If the model is the one you mean, remove cache/reference of the store and start again."
         )
+    _check_loss(loss, logps, limit)
     return worst
+
+
+def _check_loss(loss: PairLoss, logps: PairLogprobs, limit: float) -> None:
+    """Where policy == reference within `limit` nats, each pair's loss must be what the loss says it is there.
+
+    Rounding of the log-probabilities is let through as far as the loss's own slopes carry it, twice over.
+    """
+    expected = loss.at_reference()
+    if expected is None:
+        return
+    values, slopes = window_gradients(loss, logps)
+    steepest = torch.stack([slope.abs() for slope in slopes.values()]).sum(0)
+    off = (values - expected).abs()
+    if not bool((off <= 1e-6 * (1 + abs(expected)) + 2 * limit * steepest).all()):
+        raise TrainError(
+            f"before the first step the loss must be {expected:.6f} for every pair, and it is up to "
+            f"{float(off.max()):.3g} away from that although policy and reference agree: the pairs' confidence or "
+            "token counts are not what the loss expects, or the loss is wrong."
+        )
 
 
 def pair_logprobs(
@@ -166,18 +184,23 @@ def _key(pair: EncodedPair) -> bytes:
     return digest.digest()
 
 
-def _read(folder: Path) -> dict[bytes, tuple[float, ...]]:
-    known: dict[bytes, tuple[float, ...]] = {}
+def _read(folder: Path, keys: pa.Array, indices: Indices, into: Reference) -> None:
+    """Fill in what the cache knows of the pairs at `indices` (their keys in the same order), a file at a time."""
+    first = dict(zip(keys.to_pylist(), range(len(keys)), strict=True))
+    twins = np.array([first[key] for key in keys.to_pylist()], dtype=np.int64)  # pairs of equal tokens have one key
     for part in sorted(folder.glob("*.parquet")):
         table = pq.read_table(part)
-        values = zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True)
-        known.update(zip(table.column("key").to_pylist(), values, strict=True))
-    return known
+        table = table.filter(pc.is_in(table["key"], value_set=keys))
+        places = [first[key] for key in table.column("key").to_pylist()]
+        for column, name in zip(into, COLUMNS, strict=True):
+            column[indices[places]] = table.column(name).to_numpy()
+    for column in into:
+        column[indices] = column[indices[twins]]
 
 
-def _write(folder: Path, keys: list[bytes], columns: list[Floats]) -> None:
-    table = pa.table({"key": pa.array(keys, pa.binary()), **dict(zip(COLUMNS, columns, strict=True))})
-    name = blake2b(b"".join(keys), digest_size=8).hexdigest()
+def _write(folder: Path, keys: pa.Array, columns: list[Floats]) -> None:
+    table = pa.table({"key": keys, **dict(zip(COLUMNS, columns, strict=True))})
+    name = blake2b(b"".join(keys.to_pylist()), digest_size=8).hexdigest()
     partial = folder / f".{name}.{os.getpid()}"
     pq.write_table(table, partial)
     partial.replace(folder / f"{name}.parquet")

@@ -206,3 +206,34 @@ def test_a_model_on_which_sharing_does_not_hold_falls_back_aloud(monkeypatch: py
     said = choose_path(windowed, pair)
     assert windowed.path == "apart"
     assert said is not None and "sliding_attention" in said
+
+
+def test_pairs_without_a_prompt_group_are_grouped_by_their_prompt(tmp_path: Path) -> None:
+    rows = [tiny.row(0), tiny.row(1, prompt_group=None), tiny.row(4, prompt_group=None), tiny.row(4, prompt_group=None)]
+    version = tiny.write_version(tmp_path / "v", {"train": rows})
+    prompts = open_pairs(version, "train", Encoder(tiny.tokenizer(), 400, "drop"), tmp_path / "c").prompts
+    assert prompts[0] == "train-prompt-0"
+    assert prompts[2] == prompts[3] and len(set(prompts)) == 3 and "None" not in prompts
+
+
+def test_pairs_of_equal_tokens_share_one_cached_reference(tmp_path: Path) -> None:
+    rows = [tiny.row(0), tiny.row(0, pair_id="twin"), tiny.row(1)]
+    version = tiny.write_version(tmp_path / "v", {"train": rows})
+    pairs = open_pairs(version, "train", Encoder(tiny.tokenizer(), 400, "drop"), tmp_path / "c")
+    refer(policy(), pairs, tmp_path / "c")
+    found = refer(policy(), pairs, tmp_path / "c")
+    assert found.chosen[0] == found.chosen[1] != found.chosen[2]
+    assert np.isfinite(found.chosen).all()
+
+
+class Wrong(Sigmoid):
+    """Says of itself what is not so."""
+
+    def at_reference(self) -> float:
+        return 0.5
+
+
+def test_a_loss_that_does_not_start_where_it_says_is_refused(pairs: PairSet, tmp_path: Path) -> None:
+    fresh = policy()
+    with pytest.raises(TrainError, match=r"must be 0\.500000 for every pair.*0\.193 away"):
+        check_start(Wrong(), fresh, pairs, refer(fresh, pairs, tmp_path / "a"), np.arange(4))
