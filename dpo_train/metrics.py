@@ -101,6 +101,17 @@ def alarms(first: Measured, last: Measured, train_margin: float | None = None) -
     return [alarm for alarm in found if alarm is not None]
 
 
+def untrained(kept: int, steps: int) -> list[str]:
+    """The alarm of a run whose training was thrown away: the weights of step 0 are the ones it keeps."""
+    if kept or not steps:
+        return []
+    return [
+        f"The untrained weights are kept: at no evaluation up to step {steps} was the held-out log-loss lower than "
+        "before the first step. Lower learning_rate or beta, evaluate earlier (eval_steps), or ask whether "
+        "validation pairs are judged as training pairs are."
+    ]
+
+
 def _flat(margin: Floats) -> str | None:
     error = margin.std(ddof=1) / np.sqrt(len(margin)) if len(margin) > 1 else np.inf
     if len(margin) > 1 and abs(margin.mean()) < 2 * error:

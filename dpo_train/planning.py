@@ -49,7 +49,8 @@ def _estimate(config: TrainConfig, policy: Policy, sets: Mapping[str, PairSet]) 
     mean_row = float(np.mean(training.lengths))
     watched_tokens = mean_row * (looked_at + min(config.probe_pairs, len(training)))
     evaluations = math.ceil(total / every)
-    reference_tokens = mean_row * len(training) + watched_tokens
+    taken = {int(place) for step in range(min(total, schedule.steps_per_epoch)) for place in schedule.window(step)}
+    reference_tokens = mean_row * (len(taken) if config.loss.uses_reference else 0) + watched_tokens
     body = sum(value.numel() for name, value in policy.network.named_parameters() if _works(name, value))
     per_token = (6 if not config.use_peft else 4) + (2 if config.gradient_checkpointing else 0)
     work = body * (row_tokens * per_token + 2 * (watched_tokens * evaluations + reference_tokens))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from dpo_train.pair_log import PairLog
 from dpo_train.pairs import SPLITS, PairSet, open_pairs, preflight
 from dpo_train.reference import Reference, check_start, fingerprint, reference
 from dpo_train.stopping import Evaluation
+from dpo_train.terminal import quiet_bars
 
 logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 1024, "cuda": 16384}  # padded tokens of a forward pass; more is no faster on the machines measured
@@ -99,11 +101,14 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         raise TrainError("loss.delta 'running_mean' is not kept by the training loop yet: use 'zero'.")
     _prepare_folder(run, resume)
     cache = cache_of(version, run)
-    accelerator = Accelerator(cpu=config.use_cpu, log_with=list(config.report_to) or None, project_dir=run)
+    _check_launcher()
+    accelerator = Accelerator(
+        cpu=config.use_cpu, mixed_precision="no", log_with=list(config.report_to) or None, project_dir=run
+    )
     torch.manual_seed(config.seed)  # of the adapter's first weights
-    policy = open_policy(config, cache, accelerator.device)
-    encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
-    with accelerator.main_process_first():
+    with quiet_bars(), accelerator.main_process_first():
+        policy = open_policy(config, cache, accelerator.device)
+        encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
         sets = {split: open_pairs(version, split, encoder, cache) for split in SPLITS}
     checked = preflight(list(sets.values()))
     if accelerator.is_main_process:
@@ -118,13 +123,18 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         )
 
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
-    notes = [choose_path(policy, training.encoded(middle)), _without_validation(sets["validation"])]
+    notes = [
+        choose_path(policy, training.encoded(middle)),
+        _without_validation(sets["validation"]),
+        _hard_labels(config, training),
+    ]
     for note in filter(None, notes):
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])
     wanted = _wanted(config, sets)
+    schedule, total, eval_every = steps_of(config, len(training), accelerator.num_processes)
     with accelerator.main_process_first():
-        references = _references(config, policy, sets, wanted, cache, budget)
+        references = _references(policy, sets, _needed(config, wanted, schedule, total), cache, budget)
     watched = {
         name: Watched(name, sets[split], indices, references[split]) for name, (split, indices) in wanted.items()
     }
@@ -134,7 +144,6 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         check_start(config.loss, policy, training, references["train"], _spread(known, training.lengths))
 
     parameters = policy.trainable()
-    schedule, total, eval_every = steps_of(config, len(training), accelerator.num_processes)
     return Job(
         config=config,
         version=version.name,
@@ -233,18 +242,20 @@ def _wanted(config: TrainConfig, sets: Mapping[str, PairSet]) -> dict[str, tuple
     }
 
 
-def _references(
-    config: TrainConfig,
-    policy: Policy,
-    sets: Mapping[str, PairSet],
-    wanted: Mapping[str, tuple[str, Indices]],
-    cache: Path,
-    budget: int,
-) -> dict[str, Reference]:
-    """Of all pairs that the run reads them of: a loss without reference needs only those that are logged."""
+def _needed(
+    config: TrainConfig, wanted: Mapping[str, tuple[str, Indices]], schedule: Schedule, total: int
+) -> dict[str, Indices]:
+    """The pairs of each split that the run reads a reference of: those logged, and those that a step will take."""
     needed = dict(wanted.values())
     if config.loss.uses_reference:
-        needed["train"] = np.arange(len(sets["train"]), dtype=np.int64)
+        taken = [schedule.window(step) for step in range(min(total, schedule.steps_per_epoch))]
+        needed["train"] = np.unique(np.concatenate([needed["train"], *taken]))
+    return needed
+
+
+def _references(
+    policy: Policy, sets: Mapping[str, PairSet], needed: Mapping[str, Indices], cache: Path, budget: int
+) -> dict[str, Reference]:
     return {split: reference(policy, sets[split], indices, cache, budget) for split, indices in needed.items()}
 
 
@@ -253,6 +264,26 @@ def _spread(indices: Indices, lengths: Indices) -> Indices:
     ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 2 + 1)]
     picked: Indices = ordered[np.unique(np.linspace(0, len(ordered) - 1, PROBE).astype(int))]
     return picked
+
+
+def _check_launcher() -> None:
+    """Precision is ours to set (`dtype`), and float16 overflows on sums of log-probabilities; raises `TrainError`."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "bf16"):
+        raise TrainError(
+            f"the launcher asks for mixed precision {asked}, which this trainer does not do: launch with "
+            "--mixed_precision no, and set dtype to float32 or bfloat16."
+        )
+
+
+def _hard_labels(config: TrainConfig, training: PairSet) -> str | None:
+    """Pairs that soft labels say nothing about."""
+    unknown = training.unknown("confidence") if "confidence" in config.loss.needs else 0
+    if not unknown:
+        return None
+    return (
+        f"{unknown} of {len(training)} training pairs have no confidence: soft_labels treats their labels as certain."
+    )
 
 
 def _without_validation(pairs: PairSet) -> str | None:

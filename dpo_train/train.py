@@ -19,11 +19,12 @@ from dpo_train.batches import rate_factor
 from dpo_train.config import TrainConfig
 from dpo_train.evaluation import at_start, evaluate
 from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step, share_gradient
-from dpo_train.metrics import Measured, alarms, means
+from dpo_train.metrics import Measured, alarms, means, untrained
 from dpo_train.pair_log import PairLog, write_metadata
 from dpo_train.preparation import Job, Standing, Watched, prepare, resume_from, save_checkpoint, write_json
 from dpo_train.records import Records
 from dpo_train.stopping import Evaluation, flattened
+from dpo_train.terminal import quiet_bars
 
 
 @dataclass(frozen=True)
@@ -229,14 +230,15 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
         best_step=kept,
         pairs={watched.pairs.split: len(watched.pairs) for watched in job.watched.values()},
         metrics=metrics,
-        alarms=warnings,
+        alarms=warnings + untrained(kept, standing.step),
         notes=job.notes,
         output=output,
         speed=speed,
     )
     if job.accelerator.is_main_process:
         log.write()
-        job.policy.save(job.run / output)
+        with quiet_bars():
+            job.policy.save(job.run / output)
         write_json(job.run / "summary.json", asdict(summary))
     job.accelerator.end_training()
     return summary

@@ -287,3 +287,60 @@ def test_running_out_of_memory_names_the_setting_and_the_number(pairs_of_tiny: A
         add_gradient(Sigmoid(), scorer, pairs, found, every, 2000, ALONE)
     with pytest.raises(TrainError, match=rf"single row of {longest} tokens .* max_length to {longest // 2}"):
         evaluate(Sigmoid(), scorer, pairs, found, every, longest, ALONE)
+
+
+def test_a_run_that_only_gets_worse_keeps_its_start_and_says_so(place: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = [tiny.row(k) for k in range(12)]
+    backwards = [
+        {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+        for row in (tiny.row(k, "validation") for k in range(1000, 1008))
+    ]
+    version = tiny.write_version(tmp_path / "v", {"train": rows, "validation": backwards})
+    summary = train(settings(place[0]), version, tmp_path / "run")
+    assert summary.best_step == 0
+    assert any("untrained weights are kept" in alarm for alarm in summary.alarms)
+
+
+def test_a_loss_given_as_an_object_takes_trls_flat_knobs_and_two_opinions_are_refused() -> None:
+    assert TrainConfig.model_validate({"loss": Sigmoid(), "beta": 0.2}).loss == Sigmoid(beta=0.2)
+    flat = {"loss_type": "discopop", "discopop_tau": 0.1}
+    assert TrainConfig.model_validate(flat).loss.model_dump()["discopop_tau"] == 0.1
+    with pytest.raises(ValueError, match="beta given twice"):
+        TrainConfig.model_validate({"loss": Sigmoid(beta=0.1), "beta": 0.2})
+
+
+def test_float16_is_refused_where_a_launcher_asks_for_it(
+    place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(TrainError, match=r"mixed precision fp16.*--mixed_precision no"):
+        train(settings(place[0]), place[1], tmp_path / "run")
+
+
+def test_pairs_without_confidence_are_counted_where_soft_labels_read_it(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rows = [tiny.row(k, confidence=None if k < 2 else 0.8) for k in range(6)]
+    version = tiny.write_version(tmp_path / "v", {"train": rows})
+    config = settings(place[0], loss={"loss_type": "sigmoid", "soft_labels": True}, max_steps=1)
+    summary = train(config, version, tmp_path / "run")
+    assert any("2 of 6 training pairs have no confidence" in note for note in summary.notes)
+
+
+def test_a_run_shorter_than_an_epoch_scores_only_the_pairs_it_takes(place: tuple[Path, Path], tmp_path: Path) -> None:
+    version = tiny.write_version(tmp_path / "v", {"train": [tiny.row(k) for k in range(24)]})
+    train(settings(place[0], max_steps=2, probe_pairs=0), version, tmp_path / "run")
+    parts = (tmp_path / "run" / "cache" / "reference").rglob("*.parquet")
+    assert sum(pq.read_metadata(part).num_rows for part in parts) == 10
+
+
+def test_library_bars_stay_out_of_logs_and_are_put_back(
+    place: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    train(settings(place[0], max_steps=1, use_peft=False), place[1], tmp_path / "run")
+    assert "it/s" not in capfd.readouterr().err
+    assert (logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()) == before
