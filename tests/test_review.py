@@ -2,11 +2,15 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import polars as pl
 import pytest
@@ -139,7 +143,7 @@ def test_queues_hold_what_they_say(store: Path) -> None:
     known = {entry.name: entry for entry in queues.standard(version)}
     assert len(known["torn"].ids) == 2 and len(known["reason:tie"].ids) == 10 and known["kept"].of == 30
     assert set(queues.queue(version, "slice:category=math").ids) == {row.id for row in rows() if row.category == "math"}
-    assert "79 % and 96 %" in queues.can_show(50)
+    assert "79 % and 96 %" in queues.can_show(50, 51)
     judged = known["kept"].ids[0]
     assert judged not in queues.queue(version, "kept", {judged}).ids
     for wrong in ("nothing", "reason:nothing", "slice:votes=3", "slice:category=none", "run:none", "slice:category"):
@@ -327,3 +331,35 @@ def test_a_verdict_given_in_the_browser_changes_the_decision_at_the_next_refresh
     refresh(loaded, store)
     decided = row()
     assert decided["preferred"] == ("b" if chosen == "a" else "a") and decided["votes"] == 3
+
+
+def dpo(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=120)
+
+
+def test_the_command_serves_until_it_is_stopped_and_refuses_an_open_door(store: Path) -> None:
+    refused = dpo("review", "--store", str(store), "--host", "0.0.0.0")
+    assert refused.returncode == 1 and "needs --token" in refused.stderr and "Traceback" not in refused.stderr
+    command = [sys.executable, "-m", "flows.cli", "review", "--store", str(store), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as server:
+        assert server.stdout is not None
+        try:
+            address = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]  # type: ignore[index]
+            with urlopen(address, timeout=30) as page:
+                assert "Who is reading?" in page.read().decode()
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=30)
+
+
+def test_the_findings_and_an_export_are_a_command_away(store: Path, lena: TestClient, tmp_path: Path) -> None:
+    judge(lena, "kept", "tie")
+    told = dpo("review", "--store", str(store), "--findings", "--json")
+    assert json.loads(told.stdout)["kept"]["neither"] == 1
+    assert "right in 0.0 %" in dpo("review", "--store", str(store), "--findings").stdout
+    out = tmp_path / "ties.jsonl"
+    done = dpo("export", str(out), "--store", str(store), "--where", "list_contains(reasons, 'tie')", "--json")
+    assert json.loads(done.stdout)["comparisons"] == 10 == len(out.read_text().splitlines())
+    wrong = dpo("export", str(out), "--store", str(store), "--format", "xls")
+    assert wrong.returncode == 1 and "label_studio" in wrong.stderr

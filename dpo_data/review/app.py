@@ -5,7 +5,7 @@ models or what the pipeline decided. After it the story may be read. Nothing is 
 comes back, on whatever day, goes on where the files say.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -38,7 +38,7 @@ from dpo_data.visible import short
 
 _MOST_BYTES = 64_000
 """Of a form: a note of 2 000 characters takes 24 000 when every one of them is escaped."""
-Handler = Callable[[Request], Awaitable[Response]]
+_MOST_QUEUES = 200
 
 
 def app(
@@ -82,6 +82,7 @@ class Desk:
         self.version = open_version(store, version)
         self.texts = open_batches(store).comparisons()
         self.sessions = Sessions()
+        self.known: dict[tuple[str, frozenset[str]], queues.Queue] = {}
         here = files("dpo_data.review")
         self.style = here.joinpath("review.css").read_text(encoding="utf-8")
         self.script = here.joinpath("keys.js").read_text(encoding="utf-8")
@@ -111,7 +112,8 @@ class Desk:
         others = {verdict.annotator for verdict in said} - {name}
         rows = [
             {"queue": entry, "done": sum(found in mine for found in entry.ids)}
-            for entry in queues.standard(self.version, self._judged_elsewhere(said))
+            for entry in map(self._queue(said), queues.standard_names(self.version))
+            if entry.ids
         ]
         return {"rows": rows, "given": len(mine), "others": sorted(others), "runs": queues.runs(self.store)[:20]}
 
@@ -147,7 +149,7 @@ class Desk:
 
     def _read(self, name: str, queue_name: str, asked: str | None) -> dict[str, Any]:
         said = verdicts.read(self.store)
-        entry = queues.queue(self.version, queue_name, self._judged_elsewhere(said))
+        entry = self._queue(said)(queue_name)
         mine = {verdict.comparison_id for verdict in said if verdict.annotator == name}
         if asked is not None and asked not in entry.ids:
             raise DataError(f"{asked[:40]!r} is not in the queue {entry.title!r}.")
@@ -184,7 +186,7 @@ class Desk:
     def _verdict(self, name: str, form: dict[str, str]) -> None:
         found = form.get("id", "")
         said = verdicts.read(self.store)
-        entry = queues.queue(self.version, form.get("q", ""), self._judged_elsewhere(said))
+        entry = self._queue(said)(form.get("q", ""))
         if found not in entry.ids:
             raise DataError(f"{found[:40]!r} is not in the queue {entry.title!r}.")
         first = verdicts.first_shown(name, found)
@@ -222,6 +224,7 @@ class Desk:
         return {
             "given": mine[-1],
             "places": {first: "first", "b" if first == "a" else "a": "second"},
+            "row": self._blind(name, found),
             "story": explain(self.store, found, self.version.id),
         }
 
@@ -272,8 +275,18 @@ class Desk:
             raise DataError(f"The text of {found[:40]} is no longer in the store: it was forgotten.")
         return dict(rows[0])
 
-    def _judged_elsewhere(self, said: list[Verdict]) -> set[str]:
-        return {verdict.comparison_id for verdict in said if verdict.version != self.version.id}
+    def _queue(self, said: list[Verdict]) -> Callable[[str], queues.Queue]:
+        """Queues by name, each made once: of a million rows a sample takes a second to draw."""
+        judged = frozenset(verdict.comparison_id for verdict in said if verdict.version != self.version.id)
+
+        def made(name: str) -> queues.Queue:
+            if (name, judged) not in self.known:
+                if len(self.known) >= _MOST_QUEUES:
+                    self.known.clear()
+                self.known[name, judged] = queues.queue(self.version, name, judged)
+            return self.known[name, judged]
+
+        return made
 
     def _page(self, session: Session, template: str, status: int = 200, /, **context: Any) -> Response:
         text = self.templates.get_template(template).render(session=session, **context)

@@ -37,14 +37,15 @@ class Queue:
     of: int
 
 
-def standard(version: Version, judged: Collection[str] = ()) -> list[Queue]:
-    """The queues of the front page that hold rows: what the audit flags first, then the random samples.
-
-    `judged` are the comparisons with verdicts under other versions.
-    """
+def standard_names(version: Version) -> list[str]:
+    """The queues of the front page: what the audit flags first, then the random samples; some may hold no rows."""
     names = ["torn", "twins", "contradictions", "borderline", "kept"]
-    names += [f"reason:{row['reason']}" for row in version.stats["reasons"]]
-    found = [queue(version, name, judged) for name in names]
+    return names + [f"reason:{row['reason']}" for row in version.stats["reasons"]]
+
+
+def standard(version: Version, judged: Collection[str] = ()) -> list[Queue]:
+    """Those of the front page that hold rows; `judged` are the comparisons with verdicts under other versions."""
+    found = [queue(version, name, judged) for name in standard_names(version)]
     return [entry for entry in found if entry.ids]
 
 
@@ -74,8 +75,10 @@ def is_sample(name: str) -> bool:
     return name == "kept" or name.startswith("reason:")
 
 
-def can_show(size: int) -> str:
+def can_show(size: int, of: int) -> str:
     """What a random sample of so many rows can tell: the interval where nine in ten are as hoped."""
+    if size == of:
+        return f"These are all {size}: nothing is left to chance but who reads."
     low, high = (float(bound[0]) for bound in wilson(np.array([0.9]), np.array([float(size)])))
     return f"{size} rows: if 90 % turn out right, the share lies between {100 * low:.0f} % and {100 * high:.0f} %."
 
@@ -120,8 +123,8 @@ def _borderline(version: Version, _: str, __: Collection[str]) -> Queue:
 def _kept(version: Version, _: str, judged: Collection[str]) -> Queue:
     ids = _sample(version, KEPT, judged)
     size = min(KEPT_SAMPLE, len(ids))
-    shows = f"How many of the kept pairs stand the right way round. {can_show(size)}"
-    return Queue("kept", "Random sample of what is kept", shows, ids[:size], len(ids))
+    shows = f"How many of the kept pairs stand the right way round. {can_show(size, len(ids))}"
+    return Queue("kept", "Kept, random sample", shows, ids[:size], len(ids))
 
 
 def _reason(version: Version, reason: str, judged: Collection[str]) -> Queue:
@@ -130,8 +133,8 @@ def _reason(version: Version, reason: str, judged: Collection[str]) -> Queue:
         raise DataError(f"No comparison was dropped for {reason[:80]!r}. Reasons: {', '.join(known) or 'none'}.")
     ids = _sample(version, pl.col("reasons").list.contains(reason), judged)
     size = min(DROPPED_SAMPLE, len(ids))
-    shows = f"Whether dropping for this reason was right. {can_show(size)}"
-    return Queue(f"reason:{reason}", f"Random sample of what was dropped: {reason}", shows, ids[:size], len(ids))
+    shows = f"Whether dropping for this reason was right. {can_show(size, len(ids))}"
+    return Queue(f"reason:{reason}", f"Dropped, random sample: {reason}", shows, ids[:size], len(ids))
 
 
 def _slice(version: Version, argument: str, _: Collection[str]) -> Queue:
