@@ -7,6 +7,7 @@ without the slice would give.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 from dpo_train.attribution import Attributed, cells, closure
 from dpo_train.axes import ALL, label
 from dpo_train.movement import metadata_of
-from dpo_train.statistics import benjamini_hochberg, p_value
+from dpo_train.statistics import benjamini_hochberg, correlation, p_value
 
 OBSERVED = "observed"
 FEWEST = 3  # accounted held-out pairs of a slice that gets a column
@@ -117,6 +118,35 @@ def account(table: pa.Table, pairs: pa.Table, beta: float, axis: str) -> dict[st
         "cells": made,
         "elsewhere": elsewhere,
     }
+
+
+def redundant(made: dict[str, Any] | None, confirmations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Slices that pushed much and yet are hardly missed when they are gone: others teach the same (twins).
+
+    Only a retraining can tell: its loss over all held-out pairs, with its interval, stays below the half of what the
+    slice's push said. The candidate twin is the slice whose pushes on held-out slices run most alike.
+    """
+    if made is None:
+        return []
+    found = []
+    for one in confirmations:
+        pushes = _profile(made, one["slice"])
+        cell = next((cell for cell in one["cells"] if cell["slice"] == ALL), None)
+        said = None if cell is None else cell.get("pushed")
+        if one["axis"] != made["axis"] or cell is None or not said or said >= 0 or cell["change_low"] is None:
+            continue
+        if cell["change_low"] > said / 2 and len(pushes) >= FEWEST:
+            alike = {name: correlation(pushes, _profile(made, name)) for name in made["train"] if name != one["slice"]}
+            twin = max(
+                alike, key=lambda name: (alike[name] if alike[name] == alike[name] else -2.0, name), default=None
+            )
+            found.append({"slice": one["slice"], "said": said, "missed": cell["change"], "twin": twin})
+    return found
+
+
+def _profile(made: Mapping[str, Any], train: str) -> np.ndarray:
+    """What a training slice pushed in every held-out slice."""
+    return np.array([cell["pushed"] for cell in made["cells"] if cell["train"] == train and cell["slice"] != ALL])
 
 
 def _known(value: float) -> float | None:

@@ -77,6 +77,17 @@ def by_bins(values: npt.NDArray[Any], edges: Sequence[float], names: Sequence[st
     return _compact([*names, UNKNOWN], np.where(np.isnan(values), len(names), codes))
 
 
+# Edges and names of bins: engineering defaults, wide enough that a few hundred pairs fill them; change them here.
+Bins = tuple[tuple[float, ...], tuple[str, ...]]
+AGREEMENT: Bins = ((0.65, 0.85, 1.0), ("under 65 %", "65–85 %", "85–99 %", "unanimous"))
+VOTES: Bins = ((2, 4, 6), ("1", "2–3", "4–5", "6 or more"))
+BINS: dict[str, Bins] = {
+    "confidence": ((0.7, 0.9, 0.99), ("under 0.7", "0.7–0.9", "0.9–0.99", "0.99 and over")),
+    "similarity": ((0.5, 0.7, 0.85), ("under 0.5", "0.5–0.7", "0.7–0.85", "0.85 and over")),
+    "turns": ((2, 4), ("1", "2–3", "4 or more")),
+}
+
+
 def named(column: str) -> Labeller:
     """The values of a text column as they stand."""
     return lambda columns: by_name(columns[column]) if column in columns and columns[column].dtype == object else None
@@ -100,13 +111,13 @@ def _agreement(columns: Columns) -> Axis | None:
         share = np.where(votes >= 2, columns["votes_chosen"] / np.maximum(votes, 1), np.nan)
     else:
         return None
-    return by_bins(share, (0.65, 0.85, 1.0), ("under 65 %", "65–85 %", "85–99 %", "unanimous"))
+    return by_bins(share, *AGREEMENT)
 
 
 def _votes(columns: Columns) -> Axis | None:
     if not _numeric(columns, "votes_chosen", "votes_rejected"):
         return None
-    return by_bins(columns["votes_chosen"] + columns["votes_rejected"], (2, 4, 6), ("1", "2–3", "4–5", "6 or more"))
+    return by_bins(columns["votes_chosen"] + columns["votes_rejected"], *VOTES)
 
 
 def _length_gap(columns: Columns) -> Axis | None:
@@ -117,15 +128,14 @@ def _length_gap(columns: Columns) -> Axis | None:
     return by_bins(columns["tokens_chosen"] - columns["tokens_rejected"], (-49.5, -9.5, 9.5, 49.5), names)
 
 
-# Bin edges are engineering defaults, wide enough that a few hundred pairs fill them; change them here.
 SLICES: dict[str, Labeller] = {
     "source": named("source"),
     "agreement": _agreement,
-    "confidence": binned("confidence", (0.7, 0.9, 0.99), ("under 0.7", "0.7–0.9", "0.9–0.99", "0.99 and over")),
+    "confidence": binned("confidence", *BINS["confidence"]),
     "votes": _votes,
     "length gap": _length_gap,
-    "similarity": binned("similarity", (0.5, 0.7, 0.85), ("under 0.5", "0.5–0.7", "0.7–0.85", "0.85 and over")),
-    "turns": binned("turns", (2, 4), ("1", "2–3", "4 or more")),
+    "similarity": binned("similarity", *BINS["similarity"]),
+    "turns": binned("turns", *BINS["turns"]),
     "language": named("language"),
     "category": named("category"),
 }

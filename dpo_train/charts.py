@@ -199,3 +199,25 @@ def reliability(bins: Sequence[dict[str, Any]]) -> Markup:
             parts.append(line(x(one["predicted"]), y(one["low"]), x(one["predicted"]), y(one["high"]), "interval"))
         parts.append(tag("circle", cx=x(one["predicted"]), cy=y(one["share"]), r=4.0, class_="dot"))
     return picture(parts, "Share of votes against sigma of the margin")
+
+
+def waterfall(parts: Sequence[tuple[str, float]], observed: float) -> Markup:
+    """From 0 to what was observed, a bar for each part, in the given order; the last bar is the whole."""
+    height, left = 22.0, 150.0
+    ends = [0.0]
+    for _, value in parts:
+        ends.append(ends[-1] + value)
+    x = scale([*ends, observed], left, WIDTH - 58)
+    tall = TOP + height * (len(parts) + 1) + 8
+    drawn = [line(x(0), TOP, x(0), tall - 8, "zero")]
+    bars = [(name, start, value) for (name, value), start in zip(parts, ends, strict=False)]
+    for place, (name, start, value) in enumerate([*bars, ("observed", 0.0, observed)]):
+        top = TOP + place * height
+        sort = "whole" if place == len(parts) else "up" if value >= 0 else "down"
+        low, high = sorted((x(start), x(start + value)))
+        drawn.append(tag("rect", x=low, y=top + 4, width=max(high - low, 0.8), height=height - 8, class_=sort))
+        drawn.append(text(left - 8, top + 15, name if len(name) <= 20 else name[:19] + "…", "end"))
+        drawn.append(text(high + 5, top + 15, f"{value:+.3f}".replace("-", "−"), class_="tick"))
+        if place < len(parts):
+            drawn.append(line(x(start + value), top + height - 4, x(start + value), top + height + 4, "step"))
+    return picture(drawn, "From the start to the observed movement, by training slice", height=tall)

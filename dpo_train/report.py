@@ -8,7 +8,7 @@ re-scores logged log-probabilities; no number of the page but the explorer's is 
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from dpo_train import charts, headline
-from dpo_train.accounts import account
+from dpo_train import charts, confirm, headline
+from dpo_train.accounts import account, redundant
 from dpo_train.adjustment import rank_axes
-from dpo_train.axes import ALL, TOO_SMALL, Axis, label, left_out
+from dpo_train.axes import ALL, TOO_SMALL, label, left_out
 from dpo_train.calibration import calibrate
 from dpo_train.config import TrainError
+from dpo_train.crossings import crossings
 from dpo_train.discovery import discover, rows
+from dpo_train.explorer import explorable, worst
 from dpo_train.movement import Movement, at_step, hits, movement, splits_of, steps_of
+from dpo_train.questions import where
 from dpo_train.slices import describe
 from dpo_train.statistics import clustered_mean, slope
 
 TEMPLATES = Path(__file__).parent
-WORST = 12  # pairs shown with their text
-MOST_EXPLORED = 300  # pairs of the explorer
-MOST_CHARACTERS = 1200  # of a text on the page; the shards hold the whole
 
 
 def _read(path: Path) -> pa.Table:
@@ -54,19 +54,38 @@ def write(run: Path) -> Path:
     pair_log, pairs = _read(run / "pair_log.parquet"), _read(run / "pairs.parquet")
     table = describe(pair_log, pairs)
     pq.write_table(table, run / "slices.parquet", compression="zstd")
-    numbers = gather(pair_log, pairs, table)
     config = _json(run / "config.json")
-    numbers["account"] = None
-    if (run / "attribution.parquet").is_file():
-        attributed = pq.read_table(run / "attribution.parquet")
-        if attributed.num_rows:
-            numbers["account"] = account(attributed, pairs, numbers["beta"], config.get("account_by") or "source")
-            numbers["headline"] = _accounted(numbers)
+    numbers: dict[str, Any] = gather(pair_log, pairs, table) if pair_log.num_rows else _nothing()
     numbers |= {"run": run.name, "config": config, "summary": _json(run / "summary.json")}
+    numbers |= {"account": _account(run, pairs, numbers["beta"], config), "confirmations": confirm.read(run)}
+    numbers["foretold"] = confirm.foretold(numbers["confirmations"])
+    numbers["redundant"] = redundant(numbers["account"], numbers["confirmations"])
+    main = [row for row in numbers["slices"] if row["split"] == numbers["split"]]
+    numbers["headline"] = headline.headline(main, numbers["account"], numbers["confirmations"])
+    if pair_log.num_rows:
+        numbers["trajectories"] = _trajectories(pair_log, pairs, numbers["split"], numbers["headline"]["suspect"])
     _replace(run / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False, default=str))
     page = run / "report.html"
     _replace(page, render_page(numbers))
     return page
+
+
+def _account(run: Path, pairs: pa.Table, beta: float, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Whose gradients moved the margins, where the run kept an account."""
+    path = run / "attribution.parquet"
+    attributed = pq.read_table(path) if path.is_file() else None
+    if attributed is None or not attributed.num_rows:
+        return None
+    return account(attributed, pairs, beta, config.get("account_by") or "source")
+
+
+def _nothing() -> dict[str, Any]:
+    """The numbers of a run that evaluated no pair: a page that says so."""
+    lists: dict[str, Any] = {name: [] for name in ("slices", "axes", "discovered", "trajectories", "worst")}
+    crossed: dict[str, Any] = {"axes": [], "tested": 0, "rows": []}
+    explorer: dict[str, Any] = {"beta": 1.0, "axes": [], "pairs": []}
+    rest: dict[str, Any] = {"split": None, "beta": 1.0, "left_out": {}, "calibration": None, "length": None}
+    return {**lists, **rest, "crossings": crossed, "explorer": explorer}
 
 
 def _replace(path: Path, content: str) -> None:
@@ -82,40 +101,25 @@ def gather(pair_log: pa.Table, pairs: pa.Table, table: pa.Table) -> dict[str, An
     main = splits_of(pair_log)[0]
     moved = movement(pair_log, pairs, main)
     axes = label(moved.columns)
-    words = headline.headline([row for row in described if row["split"] == main])
+    ranked = rank_axes(moved, axes)
     return {
         "split": main,
         "beta": moved.beta,
-        "headline": words,
         "slices": described,
-        "axes": [found._asdict() for found in rank_axes(moved, axes)],
+        "axes": [found._asdict() for found in ranked],
+        "crossings": crossings(moved, axes, ranked),
         "left_out": left_out(moved.columns),
         "discovered": rows(discover(moved, axes)),
         "calibration": calibrate(moved),
         "length": _length(moved),
-        "trajectories": _trajectories(pair_log, pairs, main, words["row"]),
-        "worst": _worst(moved),
-        "explorer": _explorer(moved, axes),
+        "worst": worst(moved),
+        "explorer": explorable(moved, axes),
     }
 
 
-def _accounted(numbers: dict[str, Any]) -> dict[str, Any]:
-    """The headline, raised to "accounted" where the slice's own gradients pushed the other held-out pairs down."""
-    words, row = numbers["headline"], numbers["headline"]["row"]
-    own = (
-        numbers["account"]["elsewhere"].get(row["slice"]) if row and row["axis"] == numbers["account"]["axis"] else None
-    )
-    if not own or own["p"] is None or own["p"] * len(numbers["account"]["train"]) > headline.Q or own["excess"] >= 0:
-        return dict(words)
-    raised = headline.headline([one for one in numbers["slices"] if one["split"] == numbers["split"]], "accounted")
-    raised["sure"] += (
-        f" Its training pairs pushed the margins of held-out pairs outside it by {headline.interval(own, 'pushed')} a "
-        f"pair, {own['pairs']} pairs looked at; the other slices pushed them more for their size."
-    )
-    return raised
-
-
-def _trajectories(pair_log: pa.Table, pairs: pa.Table, split: str, fix: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _trajectories(
+    pair_log: pa.Table, pairs: pa.Table, split: str, fix: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
     """Mean margin by step: all pairs, and the slices of the axis that holds the slice to fix."""
     first = movement(pair_log, pairs, split)
     members = {"all pairs": np.ones(len(first.margin), dtype=bool)}
@@ -152,54 +156,6 @@ def _length(moved: Movement) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
-    """A text of the data as it stands, cut; message lists as their contents under their roles."""
-    if isinstance(value, list):
-        value = "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in value)
-    words = str(value or "")
-    return words if len(words) <= MOST_CHARACTERS else words[:MOST_CHARACTERS] + " …"
-
-
-def _worst(moved: Movement) -> list[dict[str, Any]]:
-    order = np.lexsort((moved.pair_ids.astype(str), moved.final))[:WORST]
-    return [
-        {
-            "pair_id": str(moved.pair_ids[i]),
-            "margin": float(moved.final[i]),
-            "movement": float(moved.margin[i]),
-            "source": str(moved.columns["source"][i]) if "source" in moved.columns else "",
-            **{
-                name: _text(moved.columns[name][i])
-                for name in ("prompt", "chosen", "rejected")
-                if name in moved.columns
-            },
-        }
-        for i in order
-    ]
-
-
-def _explorer(moved: Movement, axes: dict[str, Axis]) -> dict[str, Any]:
-    """What the page's sliders re-score: log-ratios of both sides in nats, the length gap, slices and texts by pair.
-
-    At most `MOST_EXPLORED` pairs, spread evenly over the margins, so that the worst and the best are among them.
-    """
-    order = np.lexsort((moved.pair_ids.astype(str), moved.final))
-    order = order[np.unique(np.linspace(0, len(order) - 1, min(MOST_EXPLORED, len(order))).round().astype(int))]
-    names = [("p", "prompt"), ("ct", "chosen"), ("rt", "rejected")]
-    pairs = [
-        {
-            "id": str(moved.pair_ids[i]),
-            "c": float(moved.chosen[i] / moved.beta),
-            "r": float(moved.rejected[i] / moved.beta),
-            "g": float(moved.gap[i]),
-            "s": {axis: found.levels[found.codes[i]] for axis, found in axes.items()},
-            **{short: _text(moved.columns[name][i] if name in moved.columns else "") for short, name in names},
-        }
-        for i in order
-    ]
-    return {"beta": moved.beta, "axes": list(axes), "pairs": pairs}
-
-
 def _data_block(value: Any) -> Markup:
     """JSON that no text can close early: every < is written as an escape."""
     return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c"))
@@ -219,7 +175,9 @@ def _forest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if row["shrunken"] is not None:
             shrunken = total + (1 - row["pairs_share"]) * row["shrunken"]
         picture = None if row["status"] == TOO_SMALL else charts.whisker(row, x, shrunken)
-        drawn.append({**row, "picture": picture, "flagged": headline.stands(row)})
+        drawn.append(
+            {**row, "picture": picture, "flagged": headline.stands(row), "displacing": headline.displaced(row)}
+        )
     return drawn
 
 
@@ -241,6 +199,23 @@ def _length_picture(length: dict[str, Any]) -> Markup:
         through = (length["intercept"], length["slope_per_100"] / 100)
     points = [(gap, margin) for gap, margin in length["points"]]
     return charts.scatter(points, through, ("chosen longer by (tokens)", "margin (β · nats)"))
+
+
+def _questions(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(slice, SQL) for every slice whose rows a query can find."""
+    asked = [(f"{row['axis']} = {row['slice']}", where(row["axis"], row["slice"])) for row in rows]
+    return [(name, f"select * from pairs where {condition}") for name, condition in asked if condition]
+
+
+def _waterfall(made: Mapping[str, Any] | None) -> Markup | None:
+    """From the start to what was observed over all held-out pairs, a bar for each training slice."""
+    if made is None:
+        return None
+    cells = [cell for cell in made["cells"] if cell["slice"] == ALL]
+    head = next(column for column in made["columns"] if column["slice"] == ALL)
+    parts = [(cell["train"], cell["pushed"]) for cell in sorted(cells, key=lambda one: -one["pushed"])]
+    gap = head["observed"] - head["rest"] - sum(value for _, value in parts)
+    return charts.waterfall([*parts, ("decay, rounding", head["rest"]), ("not closed", gap)], head["observed"])
 
 
 def _plane(rows: Sequence[dict[str, Any]], fix: dict[str, Any] | None) -> Markup:
@@ -265,7 +240,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         split: [row for row in numbers["slices"] if row["split"] == split]
         for split in dict.fromkeys(row["split"] for row in numbers["slices"])
     }
-    main = by_split[numbers["split"]]
+    main = by_split.get(numbers["split"], [])
     page: str = environment.get_template("report.html").render(
         **numbers,
         explorer_data=_data_block(numbers["explorer"]),
@@ -274,10 +249,12 @@ def render_page(numbers: dict[str, Any]) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
         forests={split: _forest(rows) for split, rows in by_split.items()},
+        questions=_questions(main),
+        waterfall=_waterfall(numbers["account"]),
         heat=_heat(numbers["account"]),
-        length_picture=_length_picture(numbers["length"]),
+        length_picture=_length_picture(numbers["length"]) if numbers["length"] else None,
         calibration_picture=charts.reliability(numbers["calibration"]["bins"]) if numbers["calibration"] else None,
-        trajectory_picture=charts.trajectories(numbers["trajectories"]),
-        plane_picture=_plane(main, numbers["headline"]["row"]),
+        trajectory_picture=charts.trajectories(numbers["trajectories"]) if numbers["trajectories"] else None,
+        plane_picture=_plane(main, numbers["headline"]["suspect"]),
     )
     return page

@@ -48,6 +48,7 @@ WITH_INTERVAL = (
     "length_slope",  # margin per 100 tokens by which chosen is longer, within the slice
     "contrast",  # movement of the slice minus movement of all other pairs
     "adjusted",  # the same, with every other axis held fixed
+    "chosen_contrast",  # chosen reward of the slice minus that of all other pairs: the second declared family
 )
 COLUMNS = pa.schema(
     [
@@ -64,6 +65,7 @@ COLUMNS = pa.schema(
         ("length_only_accuracy", pa.float64()),  # of the rule "longer wins"
         ("p", pa.float64()),  # of the contrast
         ("p_adjusted", pa.float64()),  # Benjamini-Hochberg over all slices of the split
+        ("chosen_p_adjusted", pa.float64()),  # of the chosen contrast, in its own family
         ("shrunken", pa.float64()),  # contrast, drawn to 0 by as much as it is uncertain
         ("detectable", pa.float64()),  # smallest contrast that would have been found four times in five
     ]
@@ -95,6 +97,9 @@ def _measured(row: dict[str, Any], moved: Movement, members: Bools) -> None:
     found = contrast(moved.margin, members, moved.groups)
     _spread(row, "contrast", found)
     row |= {"p": p_value(found), "detectable": detectable(found), "error": found.error}
+    fell = contrast(moved.chosen, members, moved.groups)
+    _spread(row, "chosen_contrast", fell)
+    row["chosen_p"] = p_value(fell)
 
 
 def _row(moved: Movement, axis: str, level: str, members: Bools) -> dict[str, Any]:
@@ -152,10 +157,11 @@ def _bootstrap(rows: list[dict[str, Any]], moved: Movement, members: list[Bools]
 
 
 def _families(rows: list[dict[str, Any]]) -> None:
-    """Adjusted p and shrunken contrasts over one declared family: every slice of one split that can be judged."""
-    p = np.array([row.get("p", math.nan) for row in rows])
-    for row, adjusted in zip(rows, benjamini_hochberg(p), strict=True):
-        row["p_adjusted"] = adjusted
+    """Adjusted p and shrunken contrasts over the declared families: every slice of one split that can be judged."""
+    for name in ("p", "chosen_p"):
+        p = np.array([row.get(name, math.nan) for row in rows])
+        for row, adjusted in zip(rows, benjamini_hochberg(p), strict=True):
+            row[f"{name}_adjusted"] = adjusted
     values = np.array([row.get("contrast", math.nan) for row in rows])
     errors = np.array([row.get("error", math.nan) for row in rows])
     for row, value in zip(rows, shrink(values, errors, centre=0.0), strict=True):

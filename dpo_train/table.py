@@ -1,5 +1,7 @@
 """The slice table as a terminal shows it: one line a slice, one block a split, every number with its n."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +56,21 @@ def _block(rows: list[dict[str, Any]]) -> list[str]:
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
-def render(table: pa.Table) -> str:
-    """The table of `slices.describe` as text: headline and one block of lines for each split."""
+def render(table: pa.Table, words: Mapping[str, Any] | None = None) -> str:
+    """The table of `slices.describe` as text: one block of lines for each split, with its headline.
+
+    `words` is the headline of the first split where more is known than the table holds (account, retrainings).
+    """
     rows = table.to_pylist()
     lines: list[str] = []
     for split in dict.fromkeys(row["split"] for row in rows):
         here = [row for row in rows if row["split"] == split]
-        words = headline(here)
+        said = words if words is not None and not lines else headline(here)
         lines += [f"Margins by slice, split {split}, step {here[0]['from_step']} to {here[0]['to_step']}", ""]
-        lines += [words["total"], words["fix"], words["sure"], "", *_block(here), ""]
+        lines += [said[name] for name in ("total", "fix", "sure", "also") if said[name]]
+        lines += ["", *_block(here), ""]
+    if not rows:
+        return str(headline(())["total"])
     lines.append(
         "Movement: mean change of the margin (β · nats), interval clustered by prompt. right: margin > 0, ties half. "
         "displaced: chosen grew less likely though the margin grew. vs rest *: stands among all slices compared "
@@ -73,4 +81,5 @@ def render(table: pa.Table) -> str:
 
 def of_run(run: Path) -> str:
     """The table of a run whose report is written."""
-    return render(pq.read_table(run / "slices.parquet"))
+    numbers = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    return render(pq.read_table(run / "slices.parquet"), numbers["headline"])

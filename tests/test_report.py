@@ -8,12 +8,15 @@ import subprocess
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import synthetic_run
 
 from dpo_train import report
 from dpo_train.config import TrainError
+from dpo_train.questions import where
+from dpo_train.table import of_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = (
@@ -99,6 +102,56 @@ def test_hostile_text_is_inert_in_a_browser_and_the_script_of_the_page_runs(tmp_
     assert title and title[1].startswith("Margins by slice")
     assert "<img" not in found.stdout and "Refused to" not in found.stderr
     assert 'data-ready="yes"' in found.stdout  # set by report.js: the policy lets the page's own script run
+
+
+@pytest.mark.parametrize("split", ["validation", "train_probe", "test"])
+def test_a_run_with_only_one_split_has_a_report_of_it(tmp_path: Path, split: str) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", *synthetic_run.tables(prompts=60, splits=(split,)))
+    page = html.unescape(report.write(run).read_text(encoding="utf-8"))
+    assert "Fix first: source = flipped" in page and ("Seen on training pairs only" in page) == (split == "train_probe")
+    assert of_run(run).splitlines()[2].split()[0] == {"validation": "Held-out", "train_probe": "Training-probe"}.get(
+        split, "Test"
+    )
+
+
+def test_too_few_pairs_no_metadata_or_one_evaluation_are_said_and_not_guessed_at(tmp_path: Path) -> None:
+    pair_log, pairs = synthetic_run.tables(prompts=40)
+    one_pair = synthetic_run.tables(prompts=1)
+    cases = {
+        "one pair": (*one_pair, "Held-out pairs: 1 of 1 prompts, under 10: too small to say anything"),
+        "bare": (pair_log, pairs.select(["pair_id"]), "No slice stands out among the 5 compared"),
+        "start only": (pair_log.filter(pc.equal(pair_log["step"], 0)), pairs, "evaluated only once, at step 0"),
+        "nothing": (pair_log.slice(0, 0), pairs, "This run evaluated no pairs"),
+    }
+    for name, (log, metadata, words) in cases.items():
+        run = synthetic_run.write_run(tmp_path / name, log, metadata)
+        assert words in html.unescape(report.write(run).read_text(encoding="utf-8"))
+        assert words in of_run(run)
+
+
+def test_chosen_answers_that_grow_less_likely_are_named_though_the_margins_grew(tmp_path: Path) -> None:
+    pair_log, pairs = synthetic_run.tables(prompts=120)
+    turned = set(pairs.filter(pc.equal(pairs["source"], "flipped"))["pair_id"].to_pylist())
+    rows = pair_log.to_pylist()
+    for row in rows:  # all margins grow by 1; in the slice because chosen falls by 1 and rejected by 2
+        done, down = row["step"] / 10, -10.0 if row["pair_id"] in turned else 5.0
+        noise = row["tokens_chosen"] % 5
+        row["logp_chosen"] = -50.0 + done * (down + noise)
+        row["logp_rejected"] = -40.0 + done * (down + noise - 10.0)
+        row["margin"] = done * 1.0
+    run = synthetic_run.write_run(tmp_path / "run", pa.Table.from_pylist(rows, schema=pair_log.schema), pairs)
+    report.write(run)
+    words = json.loads((run / "report.json").read_text(encoding="utf-8"))["headline"]
+    assert words["fix"].startswith("Look first at source = flipped. Its chosen answers grew less likely: −")
+    assert "Wrong labels look like this" in words["fix"] and words["next"] == '--confirm "source=flipped"'
+
+
+def test_every_slice_of_the_pairs_has_a_query_that_finds_its_rows() -> None:
+    assert where("source", "it's") == "source = 'it''s'"
+    assert where("confidence", "0.7–0.9") == "confidence >= 0.7 and confidence < 0.9"
+    assert where("language", "not measured") == "language is null"
+    assert where("all", "all") is None and where("length gap", "within 10") is None
+    assert where('odd "name"', "x") == '"odd ""name""" = \'x\''
 
 
 def test_a_folder_without_a_log_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
