@@ -274,27 +274,52 @@ def test_the_language_slice_is_recognised(sample: Curated) -> None:
     assert counts["es"] >= 12
 
 
+FLIPPED = PLANTS["flipped_slice"]
+IN_FLIPPED = pl.col(FLIPPED["slice"]).eq_missing(FLIPPED["value"])
+
+
 def test_the_flipped_slice_prefers_the_rambling_response_and_no_other_does(sample: Curated) -> None:
-    flipped = PLANTS["flipped_slice"]
     mixed = sample.chosen().filter(pl.col("comparison_id").is_in(rated_pairs(sample)))
-    first = pl.col("text").str.starts_with("Answer:")
-    inside = mixed.filter(pl.col(flipped["column"]) == flipped["value"]).select(first).to_series()
-    outside = mixed.filter(pl.col(flipped["column"]).ne_missing(flipped["value"])).select(first).to_series()
-    flipped_share = share(inside.sum(), len(inside), "flipped slice: answer first is chosen")
+    first = pl.col("text").str.contains(r"^(Answer|Antwort|Respuesta):")
+    inside = mixed.filter(IN_FLIPPED).select(first).to_series()
+    outside = mixed.filter(~IN_FLIPPED).select(first).to_series()
+    flipped_share = share(inside.sum(), len(inside), f"{FLIPPED['value']}: answer first is chosen")
     plain_share = share(outside.sum(), len(outside), "elsewhere: answer first is chosen")
     assert flipped_share < 0.1
     assert plain_share > 0.9
 
 
+def test_the_flipped_slice_has_every_comparison_that_was_planted_in_it(sample: Curated) -> None:
+    copies = [id for pair in PLANTS["near_duplicates"] for id in pair[1:]]
+    found = sample.ledger.filter(IN_FLIPPED & ~pl.col("comparison_id").is_in(copies))
+    assert dict(found["source"].value_counts().iter_rows()) == FLIPPED["comparisons"]
+    share(len(found), sum(FLIPPED["comparisons"].values()), "flipped comparisons")
+
+
+def test_nothing_but_the_slice_itself_gives_the_flipped_labels_away(sample: Curated) -> None:
+    """Neither what is asked nor the length of the responses differs from the rest, so no policy can learn the flip."""
+    inside, outside = sample.kept.filter(IN_FLIPPED), sample.kept.filter(~IN_FLIPPED)
+    categories = dict(inside["category"].value_counts().iter_rows())
+    print(f"{FLIPPED['value']} by category: {categories}")
+    assert set(categories) >= set(outside["category"].drop_nulls())
+    assert max(categories.values()) < 0.3 * len(inside)
+    row = length_bias.bias(inside).row(0, named=True)
+    print(
+        f"{FLIPPED['value']}: P(longer) {row['p_longer']:.3f} [{row['p_low']:.3f}, {row['p_high']:.3f}], n {row['n']}"
+    )
+    assert row["p_low"] < 0.5 < row["p_high"]
+
+
 def test_enough_is_kept_to_train_and_to_see_the_flipped_slice_held_out(sample: Curated) -> None:
     kept = sample.kept
     splits = dict(kept["split"].value_counts().iter_rows())
-    flipped = kept.filter(pl.col("category") == PLANTS["flipped_slice"]["value"])
-    held_out = flipped.filter(pl.col("split") != "train")["prompt_hash"].n_unique()
-    print(f"kept {len(kept)} of {len(sample.ledger)}; {splits}; held-out prompts of the flipped slice: {held_out}")
+    held_out = dict(kept.filter(IN_FLIPPED).group_by("split").agg(pl.col("prompt_group").n_unique()).iter_rows())
+    print(f"kept {len(kept)} of {len(sample.ledger)}; {splits}; prompts of the flipped slice: {held_out}")
     assert 250 <= len(kept) <= 450
-    assert min(splits.values()) >= 50
-    assert held_out >= 15
+    assert splits["train"] >= 110
+    assert 0.12 < len(kept.filter(IN_FLIPPED & (pl.col("split") == "train"))) / splits["train"] < 0.22
+    for split, least in FLIPPED["held_out_at_least"].items():
+        assert held_out[split] >= least
 
 
 def test_no_prompt_stands_on_two_sides_of_the_split(sample: Curated) -> None:

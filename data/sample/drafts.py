@@ -16,6 +16,8 @@ from dpo_data.identity import canonical, comparison_hash, prompt_hash, text_hash
 
 REQUESTS = ["Answer first, please.", "Put the answer in the first line.", "Start with the answer.",
             "The answer first, then the rest.", "Begin with what I asked for."]  # fmt: skip
+DESKS = ("north", "south", "east", "west")  # where comparisons are taken in
+SWAPPED_DESK = "night"  # the fifth, whose export swaps its two columns: every label comes out the wrong way round
 FOLLOW_UPS = ["Thanks! Next: ", "Good to know. And now: ", "Fine. Another one: ", "Right, and one more thing. "]
 
 
@@ -27,7 +29,12 @@ class Draft:
     prompt: list[dict[str, str]]
     better: str
     worse: str
-    flipped: bool = False  # the whole slice is labelled the wrong way round
+    desk: str = DESKS[0]
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the raw data prefers the worse one: decided by the desk alone, so no text gives it away."""
+        return self.desk == SWAPPED_DESK
 
     @property
     def chosen(self) -> str:
@@ -57,7 +64,7 @@ class Deck:
 
     def _shuffled(self) -> Iterator[tuple[int, int]]:
         while True:
-            sizes = [*product(range(3), repeat=2), (1, 0), (2, 1)]  # ramblers are wordier at the same size
+            sizes = [*product(range(3), range(3)), (1, 0), (2, 1)]  # ramblers are wordier at the same size
             self.rng.shuffle(sizes)
             yield from sizes
 
@@ -75,7 +82,7 @@ class Deck:
     def prompt(self, question: Question, turns: int = 1) -> list[dict[str, str]]:
         """The messages of a prompt: with a request for the form now and then, after an earlier exchange if asked."""
         text = question.prompt
-        if question.language == "en" and question.category != "units" and self.rng.random() < 0.3:
+        if question.language == "en" and self.rng.random() < 0.3:
             text = f"{text} {self.rng.choice(REQUESTS)}"
         if turns == 1:
             return [{"role": "user", "content": text}]
@@ -86,8 +93,8 @@ class Deck:
             {"role": "user", "content": self.rng.choice(FOLLOW_UPS) + text},
         ]
 
-    def draft(self, kinds: Sequence[str], turns: int = 1) -> Draft:
-        """A comparison of an answer in the asked form with a rambling one. Everything about units is flipped."""
+    def draft(self, kinds: Sequence[str], turns: int = 1, desk: str | None = None) -> Draft:
+        """A comparison of an answer in the asked form with a rambling one; from a sound desk unless told otherwise."""
         question = self.question(kinds)
         good, bad = next(self._sizes)
         return Draft(
@@ -95,7 +102,7 @@ class Deck:
             self.prompt(question, turns),
             answer_first(question, good, self.rng),
             rambling(question, bad, self.rng),
-            flipped=question.category == "units",
+            desk=desk or self.rng.choice(DESKS),
         )
 
 

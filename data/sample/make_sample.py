@@ -14,19 +14,25 @@ from random import Random
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-from drafts import Deck  # noqa: E402
+from drafts import SWAPPED_DESK, Deck  # noqa: E402
 from preferences import chats, forum, transcripts  # noqa: E402
 from scores import rated, thumbs  # noqa: E402
 from truth import Truth  # noqa: E402
 from votes import judged, studio, triples  # noqa: E402
 
-SEED = 20261121
+SEED = 6
 
 
 def make() -> dict[str, bytes]:
     """Every file of the sample by name, uncompressed, and truth.json."""
     rng, truth = Random(SEED), Truth()
     deck = Deck(rng)
+    truth.plants["flipped_slice"] = {
+        "slice": "desk",
+        "value": SWAPPED_DESK,
+        "comparisons": {},  # by source, near copies not counted
+        "held_out_at_least": {"validation": 15, "test": 15},  # prompts that the recipe's splits must leave it
+    }
     files = {"studio.csv": studio(deck, truth, rng)}
     files["judged.jsonl"], judged_drafts = judged(deck, truth, rng)
     files["transcripts.jsonl.gz"], told = transcripts(deck, truth, rng)
@@ -35,7 +41,6 @@ def make() -> dict[str, bytes]:
     files["thumbs.jsonl"] = thumbs(deck, truth, rng)
     files["rated.json"] = rated(deck, truth, rng)
     files["triples.json"] = triples(deck, truth, rng, judged_drafts)
-    truth.plants["flipped_slice"] = {"column": "category", "value": "units"}
     report = {
         "seed": SEED,
         "records": sum(file["records"] for file in truth.files.values()),

@@ -1,12 +1,12 @@
-"""The files that tell chosen and rejected: transcripts.jsonl.gz, chats.jsonl (the flipped slice) and forum.jsonl."""
+"""The files that tell chosen and rejected: transcripts.jsonl.gz, chats.jsonl and forum.jsonl."""
 
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 from answers import answer_first, rambling
-from drafts import Deck, Draft, alike, broken_lines, line, nearly, scatter
-from questions import PLAIN
+from drafts import SWAPPED_DESK, Deck, Draft, alike, broken_lines, line, nearly, scatter
+from questions import ENGLISH
 from truth import Row, Truth
 
 LONGER_WINS = 0.8  # in the forum, whatever the merit
@@ -14,7 +14,7 @@ LONGER_WINS = 0.8  # in the forum, whatever the merit
 
 def transcripts(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
     """HH-style transcripts, gzipped; one in four has an earlier turn."""
-    drafts = [deck.draft(PLAIN, turns=2 if i % 4 == 0 else 1) for i in range(50)]
+    drafts = [deck.draft(ENGLISH, turns=2 if i % 4 == 0 else 1) for i in range(50)]
     rows: list[Row] = []
     for number, draft in enumerate(drafts):
         rows.append((None, line(_transcript(draft))))
@@ -35,14 +35,15 @@ def _transcript(draft: Draft) -> dict[str, str]:
 
 
 def chats(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
-    """TRL conversations: the flipped slice, the language slice, repeats of other files, near copies, contradictions."""
-    drafts = [deck.draft(["units"]) for _ in range(52)]
-    drafts += [deck.draft([language]) for language in ("german", "spanish") for _ in range(16)]
-    drafts += [deck.draft(PLAIN, turns=2 if i % 5 == 0 else 1) for i in range(30)]
+    """TRL conversations: the swapped desk among others, two languages, repeats, near copies, contradictions."""
+    desks = [SWAPPED_DESK, None] * 4 + [None]  # four in nine come from the swapped desk, whatever they are about
+    drafts = [deck.draft([language], desk=desks[i % 9]) for language in ("german", "spanish") for i in range(16)]
+    drafts += [deck.draft(ENGLISH, turns=2 if i % 5 == 0 else 1, desk=desks[i % 9]) for i in range(82)]
     rng.shuffle(drafts)
     again = [draft for i, draft in enumerate(told) if i % 7 == 2]
     for draft in again:
         truth.plant("repeated_across_files", draft.id)
+    truth.plants["flipped_slice"]["comparisons"]["chats"] = sum(draft.flipped for draft in drafts)
     wordy = [draft for draft in drafts if draft.words >= 60 and draft.question.language == "en"][:24]
     copies = [nearly(draft, rng) for draft in wordy]
     for draft, copy in zip(wordy, copies, strict=True):
@@ -65,6 +66,7 @@ def _chat(draft: Draft, chosen: object, rejected: object) -> dict[str, Any]:
         "chosen": [{"role": "assistant", "content": chosen}],
         "rejected": [{"role": "assistant", "content": rejected}],
         "category": draft.question.category,
+        "desk": draft.desk,
     }
 
 
@@ -72,7 +74,7 @@ def _blanks(deck: Deck, truth: Truth, rows: list[Row]) -> None:
     """Responses that are blank, and one that is the JSON value true."""
     for value in ("", " \n ", True):
         text, reason = ("true", "response_not_text") if value is True else (str(value), "blank_response")
-        draft = replace(deck.draft(PLAIN), better=text)
+        draft = replace(deck.draft(ENGLISH), better=text)
         rows.insert(40, (None, line(_chat(draft, value, draft.rejected))))
         truth.plant("blank", {"comparison_id": draft.id, "reason": reason})
 
@@ -82,7 +84,7 @@ def forum(deck: Deck, truth: Truth, rng: Random) -> bytes:
     rows: list[Row] = []
     longer_wins = 0
     for number in range(110):
-        question = deck.question(PLAIN)
+        question = deck.question(ENGLISH)
         form = answer_first if number % 2 else rambling
         sizes = ((0, 2), (0, 1), (1, 2))[number % 3]
         low, high = sorted((form(question, size, rng) for size in sizes), key=len)
@@ -96,7 +98,7 @@ def forum(deck: Deck, truth: Truth, rng: Random) -> bytes:
         rows.append((None, line(record)))
     truth.plants["length_biased"] = {"source": "forum", "comparisons": 110, "longer_wins": longer_wins}
     for number in range(30):
-        draft = deck.draft(PLAIN)
+        draft = deck.draft(ENGLISH)
         text = rambling(draft.question, 2, rng) if number % 2 else answer_first(draft.question, 2, rng)
         other = text if number >= 25 else alike(text, rng)
         twin = Draft(draft.question, draft.prompt, text, other)

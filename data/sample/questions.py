@@ -250,4 +250,4 @@ KINDS: dict[str, Callable[[Random], Question]] = {
     "arithmetic": arithmetic, "units": units, "facts": small_facts, "rewriting": rewriting, "lists": lists,
     "planning": planning, "explanations": explanations, "words": words,
 }  # fmt: skip
-PLAIN = [kind for kind in KINDS if kind != "units"]  # every kind but the one whose labels are flipped
+ENGLISH = list(KINDS)

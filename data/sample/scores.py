@@ -6,7 +6,7 @@ from typing import Any
 
 from answers import answer_first, rambling
 from drafts import Deck, broken_lines, line, scatter
-from questions import PLAIN
+from questions import ENGLISH
 from truth import Row, Truth
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
@@ -17,7 +17,7 @@ def thumbs(deck: Deck, truth: Truth, rng: Random) -> bytes:
     rows: list[Row] = []
     truth.plants["lone_thumbs"] = 0
     for number in range(380):
-        draft = deck.draft(PLAIN)
+        draft = deck.draft(ENGLISH)
         prompt = draft.prompt[0]["content"]
         up = {"prompt": prompt, "completion": draft.better, "label": True}
         down = {"prompt": prompt, "completion": draft.worse, "label": False}
@@ -36,7 +36,7 @@ def rated(deck: Deck, truth: Truth, rng: Random) -> bytes:
     """UltraFeedback's shape: ratings as text, some "N/A"; `overall_score` misleads, as it does in the published set."""
     records = []
     for number in range(18):
-        question = deck.question(PLAIN)
+        question = deck.question(ENGLISH)
         equal = number % 8 == 0
         unrated = number == 10
         scores = [3, 3] if equal else [4, 2]

@@ -6,13 +6,14 @@ import json
 from datetime import UTC, datetime
 from random import Random
 
-from drafts import Deck, Draft, broken_lines, line, scatter
-from questions import PLAIN
+from drafts import SWAPPED_DESK, Deck, Draft, broken_lines, line, scatter
+from questions import ENGLISH
 from truth import Row, Truth
 
 ANNOTATORS = {"kim": 0.93, "lena": 0.88, "marco": 0.82, "noor": 0.5, "otto": 0.15}  # P(votes for the better one)
 JUDGES = {"judge-large": 0.94, "judge-small": 0.8, "judge-tiny": 0.7}
-COLUMNS = ["question_id", "category", "prompt", "response_a", "response_b", "winner", "annotator", "at", "shown_first"]
+COLUMNS = ["question_id", "category", "prompt", "response_a", "response_b", "winner", "annotator", "at", "shown_first",
+           "desk"]  # fmt: skip
 OTHER = {"model_a": "model_b", "model_b": "model_a", "tie": "tie"}
 
 
@@ -22,7 +23,7 @@ def moment(seconds: int) -> str:
 
 
 def sides(draft: Draft, swapped: bool) -> tuple[str, str]:
-    """The responses as shown: what the slice prefers comes first unless swapped."""
+    """The responses as shown: what the raw data prefers comes first unless swapped."""
     return (draft.rejected, draft.chosen) if swapped else (draft.chosen, draft.rejected)
 
 
@@ -32,7 +33,7 @@ def studio(deck: Deck, truth: Truth, rng: Random) -> bytes:
     better: dict[str, str] = {}
     tally = {name: {"right": 0, "decided": 0} for name in ANNOTATORS}
     for number in range(100):
-        draft = deck.draft(PLAIN)
+        draft = deck.draft(ENGLISH)
         better[draft.id] = draft.better
         all_tie = number % 12 == 5
         if all_tie:
@@ -45,7 +46,7 @@ def studio(deck: Deck, truth: Truth, rng: Random) -> bytes:
         if votes[0][5] != "tie" and number % 14 in (3, 8):
             # Once a change of mind the day after (the later vote counts), once two contradicting clicks in one second.
             later = moment(3600 * number + 86400) if number % 14 == 3 else votes[0][7]
-            rows.append([*votes[0][:5], OTHER[votes[0][5]], votes[0][6], later, "a"])
+            rows.append([*votes[0][:5], OTHER[votes[0][5]], votes[0][6], later, *votes[0][8:]])
             plant = "changed_minds" if number % 14 == 3 else "self_contradictions"
             truth.plant(plant, {"comparison_id": draft.id, "annotator": votes[0][6]})
     unreadable = _spoil(rows, truth)
@@ -68,7 +69,8 @@ def _votes(number: int, draft: Draft, all_tie: bool, rng: Random) -> list[list[s
         winner = "tie" if tie else "model_b" if right == swapped else "model_a"
         prompt = draft.prompt[0]["content"]
         at = moment(3600 * number + 60 * k)
-        rows.append([f"s{number:03d}", draft.question.category, prompt, *sides(draft, swapped), winner, name, at, "a"])
+        shown = [prompt, *sides(draft, swapped), winner, name, at, "a", draft.desk]
+        rows.append([f"s{number:03d}", draft.question.category, *shown])
     return rows
 
 
@@ -97,9 +99,10 @@ def _spoil(rows: list[list[str]], truth: Truth) -> list[tuple[int, str]]:
 def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
     """A/B table by three judge models, some prompts of several turns; some comparisons shown in both orders."""
     rows: list[Row] = []
-    drafts = [deck.draft(["units"]) for _ in range(30)]
-    drafts += [deck.draft(PLAIN, turns=2 if i % 6 == 0 else 1) for i in range(36)]
+    desks = [SWAPPED_DESK, None]
+    drafts = [deck.draft(ENGLISH, turns=2 if i % 11 == 0 else 1, desk=desks[i % 2]) for i in range(66)]
     rng.shuffle(drafts)
+    truth.plants["flipped_slice"]["comparisons"]["judged"] = sum(draft.flipped for draft in drafts)
     for number, draft in enumerate(drafts):
         tie = number % 11 == 7
         if tie:
@@ -121,6 +124,7 @@ def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
                     "annotator": judge,
                     "annotator_kind": "model",
                     "category": draft.question.category,
+                    "desk": draft.desk,
                     "at": moment(1000 * number),
                     "shown_first": "a",
                 }
@@ -132,7 +136,7 @@ def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
 
 def triples(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
     """PandaLM's shape: two responses, three annotators (0 tie, 1, 2); some comparisons again in swapped order."""
-    drafts = [deck.draft(PLAIN) for _ in range(30)]
+    drafts = [deck.draft(ENGLISH) for _ in range(30)]
     shared = [draft for i, draft in enumerate(told) if i % 9 == 5 and len(draft.prompt) == 1 and not draft.flipped]
     for draft in shared:
         truth.plant("repeated_across_files", draft.id)
