@@ -83,6 +83,7 @@ def run(count: int, folder: Path, kind: str) -> dict[str, float]:
     def lap(stage: str) -> None:
         nonlocal begun
         seconds[stage] = time.perf_counter() - begun
+        seconds[f"{stage} peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         begun = time.perf_counter()
 
     config = curate.CurationConfig(tokenizer=None, embedding_model=None)
@@ -154,6 +155,7 @@ def main() -> None:
         )
         print("  " + ", ".join(f"{stage} {found[stage]:.1f} s" for stage in (*stages, "decide again")))
         print(f"  in all {totals[-1]:.1f} s, of which processors {found['cpu']:.1f} s (decided twice)")
+        print("  peak so far after " + ", ".join(f"{stage} {found[f'{stage} peak']:.2f} GB" for stage in stages))
         print(f"  peak memory {found['peak']:.2f} GB, of a worker {found['peak of a worker']:.2f} GB")
         print(f"  audit.html {found['audit']:.1f} MB", flush=True)
     for (small, one), (large, two) in zip(
