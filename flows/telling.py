@@ -87,7 +87,7 @@ def train_lines(summary: dict[str, Any]) -> list[str]:
     lines = [
         f"run       {summary['run']} on version {summary['version']} ({state})",
         f"stopped   after {result['steps']} of {result['planned_steps']} steps: {result['stop_reason']}",
-        f"kept      the weights of step {result['best_step']}, lowest held-out log-loss",
+        f"kept      the weights of step {result['best_step']}, the earliest as good as the lowest held-out log-loss",
     ]
     lines += ["", *report_lines(Path(summary["path"]))]
     lines += [f"alarm     {alarm}" for alarm in result["alarms"]]
