@@ -2,7 +2,8 @@
 
 Which pairs a step takes, its learning rate and its dropout are functions of the seed and the step, so the step number
 is the whole state of sampler, schedule and randomness. Folders appear by rename and hold safetensors and JSON only,
-nothing that runs code on loading. The surprise: `best` holds weights alone; a run goes on from its last step.
+nothing that runs code on loading. The surprise: candidates, the evaluations whose
+weights may be kept, hold weights alone; a run goes on from its last step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from dpo_train.config import TrainError
-
-BEST = "best"
 
 
 def save(
@@ -44,9 +43,20 @@ def save(
     return target
 
 
-def save_best(folder: Path, parameters: Mapping[str, nn.Parameter], state: dict[str, Any]) -> None:
-    """Keep the trained weights as they are now as the best so far."""
-    _write(folder / BEST, {"weights": _tensors(parameters)}, state)
+def candidate(folder: Path, step: int) -> Path:
+    """Where the weights of an evaluation lie that may be the ones to keep."""
+    return folder / f"candidate-{step:08d}"
+
+
+def save_candidate(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put the trained weights as they are now aside."""
+    _write(candidate(folder, step), {"weights": _tensors(parameters)}, {"step": step})
+
+
+def drop_candidates(folder: Path, steps: Sequence[int]) -> None:
+    """Remove all candidates but those of `steps`."""
+    for old in set(folder.glob("candidate-*")) - {candidate(folder, step) for step in steps}:
+        shutil.rmtree(old)
 
 
 def latest(folder: Path) -> Path | None:

@@ -79,7 +79,7 @@ class TrainConfig(BaseModel):
     probe_pairs: int = Field(default=256, ge=0)  # training pairs evaluated beside the validation pairs
     max_eval_pairs: int | None = Field(default=None, ge=1)  # a fixed sample of a large validation split
     stop_when_flat: bool = True
-    load_best_model_at_end: bool = True  # by validation log-loss; False keeps the last step
+    load_best_model_at_end: bool = True  # by validation log-loss, one-standard-error rule; False keeps the last step
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
 
     @model_validator(mode="before")

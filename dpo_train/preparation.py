@@ -83,8 +83,7 @@ class Standing:
 
     step: int = 0
     spent: float = 0.0  # sum of the learning rates so far
-    best_step: int = 0
-    best_loss: float = math.inf
+    candidates: list[int] = field(default_factory=list)  # evaluations whose weights may be kept, earliest first
     history: list[Evaluation] = field(default_factory=list)
 
 
@@ -184,7 +183,7 @@ def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule,
 
 def save_checkpoint(job: Job, standing: Standing) -> None:
     """Write all that `resume_from` needs."""
-    numbers = {name: getattr(standing, name) for name in ("spent", "best_step", "best_loss")}
+    numbers = {"spent": standing.spent, "candidates": standing.candidates}
     history = {f"{seen.step}|{seen.spent!r}": np.stack([seen.margin, seen.log_loss]) for seen in standing.history}
     checkpoints.save(
         job.run / "checkpoints",
@@ -195,6 +194,7 @@ def save_checkpoint(job: Job, standing: Standing) -> None:
         {name: torch.from_numpy(value) for name, value in history.items()},
         keep=job.config.save_total_limit,
     )
+    checkpoints.drop_candidates(job.run / "checkpoints", standing.candidates)  # now that no resumed run needs others
 
 
 def resume_from(checkpoint: Path, job: Job, log: PairLog) -> Standing:
@@ -210,7 +210,7 @@ def resume_from(checkpoint: Path, job: Job, log: PairLog) -> Standing:
         history.append(Evaluation(int(step), float(spent), *value.numpy()))
     history.sort(key=lambda seen: seen.step)
     logger.info("going on from step %d", state["step"])
-    return Standing(state["step"], state["spent"], state["best_step"], state["best_loss"], history)
+    return Standing(state["step"], state["spent"], state["candidates"], history)
 
 
 def write_json(path: Path, value: Any) -> None:

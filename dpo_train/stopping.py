@@ -62,6 +62,24 @@ def flattened(history: Sequence[Evaluation], prompts: Sequence[str]) -> str | No
     return None
 
 
+def candidates(before: Sequence[Evaluation], now: Evaluation, prompts: Sequence[str]) -> list[Evaluation]:
+    """The evaluations whose weights may yet be kept, earliest first: those within one standard error of the best.
+
+    `before` are the candidates so far. The error is of the paired difference in log-loss from the best, clustered by
+    prompt (one-standard-error rule, Breiman et al. 1984, section 3.4.3, there unpaired). An evaluation that fell behind
+    is out for good, and untrained weights stay only while nothing is better.
+    """
+    groups = np.unique(np.asarray(prompts), return_inverse=True)[1]
+    seen = [*before, now]
+    best = min(seen, key=lambda one: float(one.log_loss.mean()))
+    return [one for one in seen if one is best or (one.step > 0 and _as_good(one, best, groups))]
+
+
+def _as_good(one: Evaluation, best: Evaluation, groups: npt.NDArray[np.intp]) -> bool:
+    behind = clustered_mean(one.log_loss - best.log_loss, groups)
+    return bool(behind.value <= behind.error)  # an unknown error (one prompt) excuses nothing
+
+
 def _speed(before: Evaluation, now: Evaluation, groups: npt.NDArray[np.intp]) -> tuple[float, float]:
     """Mean movement per unit of learning rate, and its upper 95 % bound."""
     spent = now.spent - before.spent

@@ -1,13 +1,16 @@
 """The training loop, top to bottom: a version in, a run folder out.
 
 Prepare, then step by step: draw a window of pairs, add up its gradient, move the weights, look at the held-out pairs
-now and then, and stop when nothing more comes. What is kept are the weights with the lowest held-out log-loss, which
-need not be the last ones.
+now and then, and stop when nothing more comes. What is kept are the earliest weights whose held-out log-loss cannot be
+told from the lowest, which need not be the last ones.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,8 +26,10 @@ from dpo_train.metrics import Measured, alarms, means, untrained
 from dpo_train.pair_log import PairLog, write_metadata
 from dpo_train.preparation import Job, Standing, Watched, prepare, resume_from, save_checkpoint, write_json
 from dpo_train.records import Records
-from dpo_train.stopping import Evaluation, flattened
+from dpo_train.stopping import Evaluation, candidates, flattened
 from dpo_train.terminal import quiet_bars
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,47 +67,48 @@ def train(
     stop = _flattened(job, standing)  # of a run that had stopped early and died before its summary
     bar = tqdm(total=job.total, initial=first_step, desc="train", unit="step", disable=None)
 
-    while standing.step < job.total and stop is None:
-        random_of_step(config.seed, standing.step)
-        window = job.schedule.window(standing.step)
-        measured = add_gradient(
-            config.loss,
-            job.policy,
-            job.training,
-            job.reference,
-            window,
-            job.budget,
-            job.accelerator,
-            account.observe if account is not None else observe,
-        )
-        share_gradient(job.parameters, job.accelerator)
-        norm = float(job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm))
-        check_gradient(norm, standing.step + 1, config, _going_on(run))
-        rate = config.rate * rate_factor(config.lr_scheduler_type, standing.step, job.total, config.warmup_ratio)
-        for group in job.optimizer.param_groups:
-            group["lr"] = rate
-        job.optimizer.step()
-        if account is not None:
-            account.step(norm)
-        job.optimizer.zero_grad(set_to_none=True)
-        standing.step += 1
-        standing.spent += rate
-
-        row = means(measured)
-        records.add("train", standing.step, row | {"grad_norm": norm, "learning_rate": rate})
-        bar.set_postfix({"loss": f"{row['loss']:.4f}", "margin": f"{row['rewards/margins']:.3f}"}, refresh=False)
-        bar.update()
-
-        last = standing.step == job.total
-        if standing.step % job.eval_every == 0 or last:
-            _look(job, standing, log, records)
-            stop = _flattened(job, standing)
+    with _saying_where(run, job.total):
+        while standing.step < job.total and stop is None:
+            random_of_step(config.seed, standing.step)
+            window = job.schedule.window(standing.step)
+            measured = add_gradient(
+                config.loss,
+                job.policy,
+                job.training,
+                job.reference,
+                window,
+                job.budget,
+                job.accelerator,
+                account.observe if account is not None else observe,
+            )
+            share_gradient(job.parameters, job.accelerator)
+            norm = float(job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm))
+            check_gradient(norm, standing.step + 1, config, _going_on(run))
+            rate = config.rate * rate_factor(config.lr_scheduler_type, standing.step, job.total, config.warmup_ratio)
+            for group in job.optimizer.param_groups:
+                group["lr"] = rate
+            job.optimizer.step()
             if account is not None:
-                account.look(standing.step, last or stop is not None)
-        if (standing.step % job.save_every == 0 or last or stop) and job.accelerator.is_main_process:
-            if account is not None:
-                account.save(run / "checkpoints", standing.step)
-            save_checkpoint(job, standing)
+                account.step(norm)
+            job.optimizer.zero_grad(set_to_none=True)
+            standing.step += 1
+            standing.spent += rate
+
+            row = means(measured)
+            records.add("train", standing.step, row | {"grad_norm": norm, "learning_rate": rate})
+            bar.set_postfix({"loss": f"{row['loss']:.4f}", "margin": f"{row['rewards/margins']:.3f}"}, refresh=False)
+            bar.update()
+
+            last = standing.step == job.total
+            if standing.step % job.eval_every == 0 or last:
+                _look(job, standing, log, records)
+                stop = _flattened(job, standing)
+                if account is not None:
+                    account.look(standing.step, last or stop is not None)
+            if (standing.step % job.save_every == 0 or last or stop) and job.accelerator.is_main_process:
+                if account is not None:
+                    account.save(run / "checkpoints", standing.step)
+                save_checkpoint(job, standing)
 
     bar.close()
     seconds = time.perf_counter() - started
@@ -171,16 +177,16 @@ def _evaluate(job: Job, watched: Watched) -> Measured:
 
 
 def _remember(job: Job, standing: Standing) -> None:
-    """Add the evaluation to the history, and keep the weights where held-out log-loss is the lowest so far."""
-    seen = job.watched["validation"].last
-    if seen is None:
+    """Add the evaluation to the history, and put its weights aside where they may be the ones to keep."""
+    validation = job.watched["validation"]
+    if validation.last is None:
         return
-    standing.history.append(Evaluation(standing.step, standing.spent, seen.margin, seen.log_loss))
-    loss = float(seen.log_loss.mean())
-    if loss < standing.best_loss:
-        standing.best_step, standing.best_loss = standing.step, loss
-        if job.accelerator.is_main_process:
-            checkpoints.save_best(job.run / "checkpoints", job.parameters, {"step": standing.step, "log_loss": loss})
+    now = Evaluation(standing.step, standing.spent, validation.last.margin, validation.last.log_loss)
+    before = [seen for seen in standing.history if seen.step in standing.candidates]
+    standing.history.append(now)
+    standing.candidates = [seen.step for seen in candidates(before, now, validation.prompts)]
+    if standing.step in standing.candidates and job.accelerator.is_main_process:
+        checkpoints.save_candidate(job.run / "checkpoints", standing.step, job.parameters)
     job.accelerator.wait_for_everyone()
 
 
@@ -189,6 +195,18 @@ def _flattened(job: Job, standing: Standing) -> str | None:
     if not job.config.stop_when_flat:
         return None
     return flattened(standing.history, job.watched["validation"].prompts)
+
+
+@contextmanager
+def _saying_where(run: Path, total: int) -> Iterator[None]:
+    """On Ctrl-C, say from where the run can go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        found = checkpoints.latest(run / "checkpoints")
+        step = checkpoints.read_state(found)["step"] if found else 0
+        logger.warning("stopped; resuming goes on from step %d of %d (save_steps sets how often)", step, total)
+        raise
 
 
 def _going_on(run: Path) -> str:
@@ -208,9 +226,9 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
         grown = probe.last.margin.mean() if probe.last is not None else None
         warnings = alarms(validation.first, validation.last, grown)
     keep_best = job.config.load_best_model_at_end and validation.last is not None
-    kept = standing.best_step if keep_best else standing.step
+    kept = standing.candidates[0] if keep_best else standing.step
     if kept != standing.step:
-        checkpoints.load_weights(job.run / "checkpoints" / checkpoints.BEST, job.parameters)
+        checkpoints.load_weights(checkpoints.candidate(job.run / "checkpoints", kept), job.parameters)
     metrics = {}
     for watched in (validation, test):
         if len(watched.indices):

@@ -149,5 +149,7 @@ def test_only_the_newest_checkpoints_and_the_best_are_kept_and_nothing_is_pickle
     model, version = place
     train(settings(model, save_steps=1), version, tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints"
-    assert sorted(path.name for path in folder.iterdir()) == ["best", "step-00000009", "step-00000010"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names[-2:] == ["step-00000009", "step-00000010"]
+    assert names[:-2] == [f"candidate-{step:08d}" for step in checkpoints.read_state(folder / names[-1])["candidates"]]
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}

@@ -17,10 +17,11 @@ from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
-from dpo_train.losses import Aot, Sigmoid
+from dpo_train.losses import Aot, Loss, Mixture, Sigmoid, losses_of
 from dpo_train.model import wrap
 from dpo_train.pairs import open_pairs
 from dpo_train.reference import reference
+from dpo_train.stopping import Evaluation, candidates
 from dpo_train.train import train
 
 ALONE = SimpleNamespace(process_index=0, num_processes=1, backward=torch.Tensor.backward)
@@ -98,12 +99,32 @@ def test_the_adapter_opens_with_peft_and_scores_as_the_run_said(place: tuple[Pat
     assert again.chosen.mean().item() == pytest.approx(summary.metrics["test"]["logps/chosen"], abs=1e-3)
 
 
-def test_the_kept_weights_are_those_with_the_lowest_held_out_log_loss(place: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_kept_weights_are_the_earliest_that_cannot_be_told_from_the_best(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
     model, version = place
     summary = train(settings(model, learning_rate=0.5, lr_scheduler_type="constant"), version, tmp_path / "run")
     by_step = {row["step"]: row["log_loss"] for row in metrics(tmp_path / "run", "eval")}
-    assert summary.best_step == min(by_step, key=lambda step: by_step[step])
+    best = min(by_step, key=lambda step: by_step[step])
+    assert 0 < summary.best_step <= best
     assert summary.metrics["validation"]["log_loss"] == pytest.approx(by_step[summary.best_step], abs=1e-6)
+
+
+def test_the_one_standard_error_rule_by_hand() -> None:
+    def seen(step: int, *losses: float) -> Evaluation:
+        return Evaluation(step, 0.0, np.zeros(3), np.array(losses))
+
+    prompts = ["a", "b", "c"]
+    start, rough = seen(0, 0.7, 0.7, 0.7), seen(2, 0.5, 0.5, 0.5)
+    assert candidates([], start, prompts) == [start]
+    assert candidates([start], rough, prompts) == [rough]  # better on every pair: no error excuses the start
+    # differences from the new best: 0.06, 0, 0, mean 0.02, standard error 0.02: as good, so the earlier one stays
+    close = seen(4, 0.44, 0.5, 0.5)
+    assert candidates([rough], close, prompts) == [rough, close]
+    # 0.06, 0.03, 0.03: mean 0.04, standard error 0.01
+    clear = seen(6, 0.44, 0.47, 0.47)
+    assert candidates([rough], clear, prompts) == [clear]
+    assert candidates([start], seen(2, 0.1, 0.7, 0.7), prompts)[0].step == 2  # untrained only while nothing is better
 
 
 def test_base_weights_are_untouched_by_adapter_training_and_moved_by_full_fine_tuning(
@@ -122,8 +143,8 @@ def test_base_weights_are_untouched_by_adapter_training_and_moved_by_full_fine_t
     summary = train(settings(model, use_peft=False, learning_rate=1e-3), version, tmp_path / "full")
     assert summary.output == "model"
     assert summary.metrics["test"]["rewards/margins"] > 0.05
-    start = json.loads((tmp_path / "full" / "checkpoints" / "best" / "state.json").read_text())
-    assert start["step"] == summary.best_step
+    kept = checkpoints.candidate(tmp_path / "full" / "checkpoints", summary.best_step)
+    assert checkpoints.read_state(kept)["step"] == summary.best_step
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "full" / "model")
     assert fingerprint_of(opened) != fingerprint_of(AutoModelForCausalLM.from_pretrained(model))
 
@@ -134,17 +155,16 @@ def test_base_weights_are_untouched_by_adapter_training_and_moved_by_full_fine_t
         {"loss_type": "sigmoid", "label_smoothing": 0.1, "soft_labels": True},
         {"loss_type": "sigmoid", "ld_alpha": 0.5},
         {"loss_type": "hinge", "use_weighting": True},
-        {"loss_type": "ipo"},
-        {"loss_type": "aot"},
-        {"loss_type": "simpo"},
-        {"loss_type": "orpo"},
+        *({"loss_type": loss.model_fields["loss_type"].default} for loss in losses_of(Loss) if loss is not Mixture),
         {"loss_type": "mixture", "terms": [{"loss_type": "sigmoid"}, {"loss_type": "sft"}], "loss_weights": [1, 0.1]},
     ],
     ids=lambda loss: "-".join(map(str, loss.values()))[:30],
 )
-def test_every_kind_of_loss_trains(place: tuple[Path, Path], tmp_path: Path, loss: dict[str, Any]) -> None:
+def test_every_loss_trains_from_where_it_says_it_starts(
+    place: tuple[Path, Path], tmp_path: Path, loss: dict[str, Any]
+) -> None:
     model, version = place
-    summary = train(settings(model, loss=loss, max_steps=3), version, tmp_path / "run")
+    summary = train(settings(model, loss=loss, max_steps=3, eval_steps=3, probe_pairs=2), version, tmp_path / "run")
     rows = metrics(tmp_path / "run", "train")
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
     assert summary.steps == 3
@@ -344,3 +364,18 @@ def test_library_bars_stay_out_of_logs_and_are_put_back(
     train(settings(place[0], max_steps=1, use_peft=False), place[1], tmp_path / "run")
     assert "it/s" not in capfd.readouterr().err
     assert (logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()) == before
+
+
+def test_ctrl_c_says_from_where_the_run_goes_on(
+    place: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[int] = []
+
+    def stop(_: Any, places: Any) -> None:
+        seen.extend(places)
+        if len(seen) > 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(place[0], save_steps=1), place[1], tmp_path / "run", observe=stop)
+    assert "resuming goes on from step 2 of 10" in caplog.text
