@@ -9,6 +9,7 @@ while Ray runs the job again elsewhere.
 import logging
 import multiprocessing
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -133,6 +134,7 @@ class Ray:
             ) from problem
         local = settings.address == "local"
         try:
+            _reach(settings.address)
             ray.init(
                 address=settings.address,
                 num_cpus=settings.workers if local else None,
@@ -140,7 +142,7 @@ class Ray:
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
-        except (ConnectionError, ValueError, RuntimeError) as problem:
+        except (OSError, ValueError, RuntimeError) as problem:
             raise DataError(
                 f"executor.address {settings.address!r}: no Ray cluster answers there ({problem}). Expected local, "
                 "auto, or host:port of a head started with `ray start --head`, with the same Ray and Python."
@@ -197,6 +199,13 @@ class Ray:
                     f"Ray node {node['NodeManagerAddress']} does not see {store.resolve()}: put the store and the "
                     "sources on storage that every node mounts under the same path."
                 )
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where no one listens: Ray itself would try for minutes, and then end the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 class _Actor:

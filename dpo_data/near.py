@@ -85,9 +85,13 @@ def sign(rows: Ragged) -> pl.Series:
 
 def unpack(signatures: pl.Series) -> npt.NDArray[np.uint32]:
     """Signatures as a matrix (rows, PERMUTATIONS); no null may be among them."""
-    if not len(signatures):
+    column = signatures.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, borders, content = column.buffers()
+    if content is None or not len(column):
         return np.empty((0, PERMUTATIONS), np.uint32)
-    return np.frombuffer(b"".join(signatures.to_list()), dtype="<u4").reshape(len(signatures), PERMUTATIONS)
+    first = int(np.frombuffer(borders, np.int64, 1, offset=8 * column.offset)[0])
+    size = len(column) * PERMUTATIONS
+    return np.frombuffer(content, "<u4", size, offset=first).reshape(len(column), PERMUTATIONS)
 
 
 def candidates(signatures: pl.Series, executor: Executor | None = None) -> tuple[I64, I64]:

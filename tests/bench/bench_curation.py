@@ -99,6 +99,7 @@ def run(count: int, folder: Path, kind: str) -> dict[str, float]:
     lap("decide")
     curate.decide(ledger, config.model_copy(update={"agreement": AgreementLimits(min_agreement=0.7)}))
     lap("decide again")
+    del ledger  # a refresh does not hold it either
     version = versions.publish(store, decided, config)
     lap("publish")
     peaks = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
