@@ -15,13 +15,11 @@ import polars as pl
 
 from dpo_data import coefficients, length_bias, style_bias, yields
 from dpo_data.agreement import collapse
-from dpo_data.identity import coin
+from dpo_data.reasons import EXAMPLES, funnel, reason_pairs, reason_sets, reasons, sample
 from dpo_data.shards import KEPT, SPLITS
 from dpo_data.trust import trust
 
 Table = list[dict[str, Any]]
-EXAMPLES = 20
-"""Ids listed per reason, cluster or limit: enough to read in a sitting."""
 _MOST_VALUES = 50
 """Values listed per slice; the rest is summed as `other`, so that a column of ids cannot fill the page."""
 
@@ -56,7 +54,7 @@ def stats(
             "before": length_bias.bias(ledger, by).to_dicts(),
             "after": length_bias.bias(ledger.filter("kept"), by, weight="weight").to_dicts(),
         },
-        "rebalance": length_bias.effect(ledger, by).to_dicts(),
+        "rebalance": _rebalance(ledger, by),
         "style_bias": {
             "before": style_bias.regression(ledger).to_dicts(),
             "after": style_bias.regression(ledger.filter("kept"), weight="weight").to_dicts(),
@@ -90,55 +88,6 @@ def _counts(ledger: pl.DataFrame, votes: pl.DataFrame, rejects: pl.DataFrame | N
         "prompts": ledger["prompt_hash"].n_unique(),
         "rejected_records": rejects.height if rejects is not None else 0,
     }
-
-
-def reasons(ledger: pl.DataFrame) -> Table:
-    """One row a reason, most frequent first: rows, share of all comparisons, rows with no other reason, examples."""
-    long = ledger.select("comparison_id", "reasons", alone=pl.col("reasons").list.len() == 1).explode("reasons")
-    long = long.drop_nulls("reasons")
-    counted = long.group_by(reason="reasons").agg(
-        rows=pl.len(), sole_rows=pl.col("alone").sum(), ids=pl.col("comparison_id").sort()
-    )
-    table = []
-    for row in counted.sort("rows", "reason", descending=[True, False]).to_dicts():
-        ids = row.pop("ids")
-        table.append({**row, "share": row["rows"] / ledger.height, "of": ledger.height, "examples": _sample(ids)})
-    return table
-
-
-def reason_pairs(ledger: pl.DataFrame) -> Table:
-    """How many rows carry both of two reasons (each pair of reasons once)."""
-    many = ledger.filter(pl.col("reasons").list.len() > 1).select("comparison_id", reason="reasons").explode("reason")
-    both = many.join(many.rename({"reason": "with"}), on="comparison_id").filter(pl.col("reason") < pl.col("with"))
-    return (
-        both.group_by("reason", "with")
-        .agg(rows=pl.len())
-        .sort("rows", "reason", "with", descending=[True, False, False])
-        .to_dicts()
-    )
-
-
-def reason_sets(ledger: pl.DataFrame) -> Table:
-    """How many rows carry exactly this set of reasons, most first, the first 50: from it follows any order of rules."""
-    dropped = ledger.filter(pl.col("reasons").list.len() > 0)
-    counted = dropped.group_by(pl.col("reasons").list.sort()).agg(rows=pl.len())
-    return counted.sort(-pl.col("rows").cast(pl.Int64), pl.col("reasons").list.join(" ")).head(50).to_dicts()
-
-
-def funnel(ledger: pl.DataFrame) -> Table:
-    """The reasons in order of rows, each with the rows that it is the first to drop; closes on the kept rows."""
-    remaining = ledger.select("reasons", "kept")
-    table: Table = []
-    order = [row["reason"] for row in reasons(ledger)]
-    for reason in order:
-        hit = pl.col("reasons").list.contains(reason)
-        stays = remaining.filter(~hit)
-        table.append({"reason": reason, "drops": remaining.height - stays.height, "left": stays.height})
-        remaining = stays
-    undecided = remaining.height - int(remaining["kept"].sum())
-    if undecided:
-        table.append({"reason": "nothing preferred", "drops": undecided, "left": remaining.height - undecided})
-    return table
 
 
 def by_source(ledger: pl.DataFrame, votes: pl.DataFrame) -> Table:
@@ -186,6 +135,12 @@ def _annotators(table: pl.DataFrame | None) -> dict[str, Any]:
     shown = pl.concat([flagged, table.filter(pl.col("flag").is_null())]).head(max(200, flagged.height))
     named = table["annotator"].is_not_null().sum()
     return {"annotators": table.height, "named": int(named), "flagged": flagged.height, "rows": shown.to_dicts()}
+
+
+def _rebalance(ledger: pl.DataFrame, by: Sequence[str]) -> Table:
+    """What balancing lengths did and cost, by slice; nothing where it left out no row and weighed none."""
+    acted = pl.col("reasons").list.contains("length_rebalanced") | (pl.col("weight") != 1)
+    return length_bias.effect(ledger, by).to_dicts() if ledger.select(acted.any()).item() else []
 
 
 def _splits(ledger: pl.DataFrame) -> Table:
@@ -249,7 +204,7 @@ def _contradictions(ledger: pl.DataFrame) -> dict[str, Any]:
         "of": several.height,
         "share": _ratio(torn.height, several.height),
         "quarantined": quarantined.height,
-        "examples": _sample(torn["comparison_id"].to_list()),
+        "examples": sample(torn["comparison_id"].to_list()),
     }
 
 
@@ -262,7 +217,7 @@ def _cycles(ledger: pl.DataFrame) -> dict[str, Any]:
         "prompts": inside["prompt_hash"].n_unique(),
         "of_prompts": measured["prompt_hash"].n_unique(),
         "dropped": int(inside["reasons"].list.contains("preference_cycle").sum()),
-        "examples": _sample(inside["comparison_id"].to_list()),
+        "examples": sample(inside["comparison_id"].to_list()),
     }
 
 
@@ -302,11 +257,6 @@ def example_ids(numbers: Any) -> set[str]:
     if isinstance(numbers, list):
         return set().union(*(example_ids(value) for value in numbers))
     return set()
-
-
-def _sample(ids: Sequence[str]) -> list[str]:
-    """At most EXAMPLES ids, chosen by their own coin, so that the same rows are shown from refresh to refresh."""
-    return sorted(ids, key=lambda name: coin(name, "example"))[:EXAMPLES]
 
 
 def _ratio(part: int, whole: int) -> float | None:

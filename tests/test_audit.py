@@ -161,3 +161,24 @@ def test_hidden_signs_become_visible_and_plain_text_stays() -> None:
     assert visible("plain äöü 漢字 👩‍👩‍👧\n\tcode") == "plain äöü 漢字 👩‍👩‍👧\n\tcode"
     assert visible("a\x1b[31mb\u202ec\x7f") == "a␛[31mb⟨U+202E⟩c␡"
     assert short("  two\n words " * 50, 12) == "two words t…"
+
+
+def test_the_sets_of_reasons_add_up_to_the_dropped_rows_and_the_rebalance_is_silent_when_it_did_nothing(
+    version: versions.Version,
+) -> None:
+    stats = version.stats
+    assert stats["reason_sets"] == [
+        {"reasons": ["tie"], "rows": 5},
+        {"reasons": ["contradictory_votes", "low_agreement"], "rows": 1},
+    ]
+    assert sum(row["rows"] for row in stats["reason_sets"]) == stats["counts"]["dropped"]
+    assert stats["rebalance"] == []
+    assert [row["covariate"] for row in stats["style_bias"]["after"]] == ["length", "headers", "lists", "bold"]
+
+
+def test_what_the_rebalance_cost_is_told_by_slice(tmp_path: Path) -> None:
+    rows = [*many(20), *[Planted(f"Long {i}?", f"Yes {i}", f"No {i}", ("length_rebalanced",)) for i in range(5)]]
+    version = publish(tmp_path, rows)
+    whole, *_ = version.stats["rebalance"]
+    assert (whole["n_before"], whole["n_after"], whole["kept"]) == (25, 20, pytest.approx(0.8))
+    assert "where few stay, the domain pays for the balance" in (version.path / "audit.html").read_text("utf-8")
