@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 Indices = npt.NDArray[np.int64]
-OVERHEAD = 24  # tokens' worth of work that starting one more forward pass costs, on the CPUs measured
+OVERHEAD = 24  # tokens' worth of work that one more forward pass costs to start: a guess, and only speed hangs on it
 
 
 class EncodedPair(NamedTuple):

@@ -28,12 +28,12 @@ from dpo_train.metrics import Measured
 from dpo_train.model import Policy, choose_path, open_policy
 from dpo_train.pair_log import PairLog
 from dpo_train.pairs import SPLITS, PairSet, open_pairs, preflight
-from dpo_train.reference import Reference, check_start, fingerprint, reference
+from dpo_train.reference import Reference, check_start, fingerprint, per_token, reference
 from dpo_train.stopping import Evaluation
 from dpo_train.terminal import quiet_bars
 
 logger = logging.getLogger(__name__)
-BUDGETS = {"cpu": 1024, "cuda": 16384}  # padded tokens of a forward pass; more is no faster on the machines measured
+BUDGETS = {"cpu": 1024, "cuda": 16384}  # padded tokens of a forward pass: guesses; token_budget sets it
 PROBE = 4  # pairs checked live before the first step
 
 
@@ -134,6 +134,10 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     schedule, total, eval_every = steps_of(config, len(training), accelerator.num_processes)
     with accelerator.main_process_first():
         references = _references(policy, sets, _needed(config, wanted, schedule, total), cache, budget)
+    for split, found in references.items():
+        checked[split]["reference_nats_per_token"] = per_token(sets[split], found)
+    if accelerator.is_main_process:
+        write_json(run / "preflight.json", checked)
     watched = {
         name: Watched(name, sets[split], indices, references[split]) for name, (split, indices) in wanted.items()
     }

@@ -136,6 +136,22 @@ def _check_loss(loss: PairLoss, logps: PairLogprobs, limit: float) -> None:
         )
 
 
+def per_token(pairs: PairSet, reference: Reference) -> dict[str, float | None]:
+    """Mean log-probability of a response token under the starting weights, in nats, each side, over the pairs scored.
+
+    Far below minus the model's own entropy, the responses are none that it would have written, and training on them
+    moves the policy off its own ground. A number to compare between data sets and models; it has no limit of its own.
+    """
+    known = np.flatnonzero(np.isfinite(reference.chosen))
+    tokens = np.zeros((2, 0))
+    for start in range(0, len(known), PART):
+        encoded = pairs.encoded(known[start : start + PART])
+        counts = [[len(pair.chosen) for pair in encoded], [len(pair.rejected) for pair in encoded]]
+        tokens = np.concatenate([tokens, counts], axis=1)
+    sides = zip(("chosen", "rejected"), (reference.chosen, reference.rejected), tokens, strict=True)
+    return {side: float(sums[known].sum() / count.sum()) if len(known) else None for side, sums, count in sides}
+
+
 def pair_logprobs(
     sums: Sums,
     reference: Reference,

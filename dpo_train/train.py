@@ -19,6 +19,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from dpo_train import checkpoints
 from dpo_train.accounting import Account, open_account
 from dpo_train.batches import rate_factor
+from dpo_train.card import write_card
 from dpo_train.config import TrainConfig
 from dpo_train.evaluation import at_start, evaluate
 from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step, share_gradient
@@ -257,6 +258,7 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
         log.write()
         with quiet_bars():
             job.policy.save(job.run / output)
+        write_card(job.run / output, job.policy.base, job.identity["config"], asdict(summary))
         write_json(job.run / "summary.json", asdict(summary))
     job.accelerator.end_training()
     return summary

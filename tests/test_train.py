@@ -379,3 +379,24 @@ def test_ctrl_c_says_from_where_the_run_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train(settings(place[0], save_steps=1), place[1], tmp_path / "run", observe=stop)
     assert "resuming goes on from step 2 of 10" in caplog.text
+
+
+def test_the_card_names_data_settings_and_held_out_results(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    summary = train(settings(model, max_steps=2), version, tmp_path / "run")
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert f"| `data version` | `{version.name}` |" in card
+    assert f"| `test` | `{summary.metrics['test']['rewards/accuracies']:.4f}` |" in card
+    assert '"learning_rate": 0.005' in card
+    assert str(model) in card
+
+
+def test_preflight_says_how_likely_the_answers_are_to_the_starting_weights(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, version = place
+    train(settings(model, max_steps=1), version, tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "preflight.json").read_text())["validation"]["reference_nats_per_token"]
+    log = pq.read_table(tmp_path / "run" / "pair_log.parquet").to_pandas()
+    rows = log[(log["split"] == "validation") & (log["step"] == 0)]
+    assert found["chosen"] == pytest.approx(rows["ref_logp_chosen"].sum() / rows["tokens_chosen"].sum())
