@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpo_train.axes import ALL, FEWEST, TOO_SMALL
+from dpo_train.findings import findings
+from dpo_train.wording import interval, number, percent
 
 Q = 0.10  # expected share of false discoveries among the slices named
 LEVELS = {
@@ -19,32 +21,6 @@ LEVELS = {
     "confirmed": "Evidence: confirmed, a retraining without it changed the margins.",
     "not confirmed": "Evidence: a retraining without it did not clearly help the others; fixing it may gain nothing.",
 }
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with a true minus sign, or "n/a"."""
-    if value is None or value != value:
-        return "n/a"
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def interval(row: dict[str, Any], name: str) -> str:
-    """The value and its 95 % interval in words."""
-    if row.get(f"{name}_low") is None:
-        return number(row.get(name))
-    return f"{number(row[name])} (95 % {number(row[f'{name}_low'])} to {number(row[f'{name}_high'])})"
-
-
-def percent(value: float | None) -> str:
-    """A share as a whole percentage, or "n/a"."""
-    return "n/a" if value is None else f"{100 * value:.0f} %".replace("-", "−")
-
-
-def chance(p: float | None) -> str:
-    """An adjusted p-value in words that do not promise more digits than it has."""
-    if p is None:
-        return "not tested"
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
 def stands(row: dict[str, Any]) -> bool:
@@ -75,6 +51,7 @@ def suspects(
             "fell": row is not None and stands(row) and row["contrast"] < 0,
             "displaced": row is not None and displaced(row),
             "own": own.get(key),
+            "weak": None if key in own else _uncertain(account, key),
             "retrained": tried.get(key),
         }
         one["level"] = _level(one)
@@ -91,6 +68,12 @@ def _pushing_down(account: Mapping[str, Any]) -> dict[tuple[str, str], dict[str,
         for name, cell in account["elsewhere"].items()
         if cell["p"] is not None and cell["p"] * len(account["train"]) <= Q and cell["excess"] < 0 > cell["pushed"]
     }
+
+
+def _uncertain(account: Mapping[str, Any] | None, key: tuple[str, str]) -> dict[str, Any] | None:
+    """What the slice's training pairs did elsewhere, where that is downwards but does not stand."""
+    cell = account["elsewhere"].get(key[1]) if account is not None and account["axis"] == key[0] else None
+    return dict(cell) if cell is not None and cell["pushed"] < 0 else None
 
 
 def displaced(row: Mapping[str, Any]) -> bool:
@@ -125,11 +108,20 @@ def headline(
     account: Mapping[str, Any] | None = None,
     confirmations: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The first screen from the rows of one split: sentences `total`, `fix`, `sure`, `also`, `next` (a command).
+    """The first screen from the rows of one split: `fix` (the claim), `points` (its numbers), `sure`, `also`,
+    `total`, and `next`, the option of `dpo report` that would tell more.
 
     `row` is the line of the slice to fix, `suspect` its axis and slice; both None where no slice stands out.
     """
-    nobody = {"fix": "No slice can be judged.", "sure": "", "also": "", "next": None, "row": None, "suspect": None}
+    nobody: dict[str, Any] = {
+        "fix": "No slice can be judged.",
+        "points": [],
+        "sure": "",
+        "also": "",
+        "next": None,
+        "row": None,
+        "suspect": None,
+    }
     if not rows:
         return {"total": "This run evaluated no pairs: it has neither held-out pairs nor a probe.", **nobody}
     total = next(row for row in rows if row["axis"] == ALL)
@@ -173,6 +165,7 @@ def _fix(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> dic
         limit = f" A difference under about {seen[len(seen) // 2]:.2f} could not have been seen." if seen else ""
         return {
             "fix": f"No slice stands out among the {len(tested)} compared.{limit}",
+            "points": [],
             "sure": "Nothing to fix by this table; more held-out prompts would show smaller differences.",
             "also": "",
             "next": None,
@@ -181,13 +174,14 @@ def _fix(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> dic
         }
     first = named[0]
     name = f"{first['axis']} = {first['slice']}"
-    told = _told(first, len(tested))
+    told = findings(first, len(tested))
     others = [f"{one['axis']} = {one['slice']} ({_short(one)})" for one in named[1:4]]
     more = f" and {len(named) - 4} more" if len(named) > 4 else ""
-    verb = "Look first at" if first["level"] == "not confirmed" or told[0][0] == "displaced" else "Fix first:"
+    verb = "Look first at" if first["level"] == "not confirmed" or told[0].kind == "displaced" else "Fix first:"
     return {
-        "fix": f"{verb} {name}. {told[0][1]}",
-        "sure": " ".join([*(sentence for _, sentence in told[1:]), LEVELS[first["level"]]]),
+        "fix": f"{verb} {name}. {told[0].claim}.",
+        "points": [one.sentence for one in told],
+        "sure": LEVELS[first["level"]],
         "also": f"Also standing out: {', '.join(others)}{more}." if others else "",
         "next": f'--confirm "{name.replace(" = ", "=")}"' if first["level"] in ("described", "accounted") else None,
         "row": first["row"],
@@ -206,66 +200,3 @@ def _short(one: Mapping[str, Any]) -> str:
     if one["retrained"]:
         parts.append(one["level"])
     return "; ".join(parts)
-
-
-def _told(one: Mapping[str, Any], tested: int) -> list[tuple[str, str]]:
-    """What was found, in sentences, each with its kind: the strongest first, the rest as support."""
-    told: list[tuple[str, str]] = []
-    if one["retrained"]:
-        told.append(("retrained", _retrained(one["retrained"])))
-    if one["fell"]:
-        told += _described(one["row"], tested)
-    if one["own"]:
-        told.append(("own", _pushed(one["own"])))
-    if one["displaced"]:
-        told.append(("displaced", _fell_likely(one["row"])))
-    order = {"confirmed": "retrained", "one seed": "retrained"}
-    return sorted(told, key=lambda pair: pair[0] != order.get(one["level"], "fell" if one["fell"] else "own"))
-
-
-def _retrained(found: Mapping[str, Any]) -> str:
-    others, seeds = found["others"], len(found["others"]["by_seed"])
-    how = f"with {percent(found['keep'])} of it" if found["keep"] else "without it"
-    higher = "higher" if others["change"] >= 0 else "lower"
-    return (
-        f"Retrained {how}, the margins of all other held-out pairs end {number(abs(others['change']))[1:]} {higher} "
-        f"(change 95 % {number(others['change_low'])} to {number(others['change_high'])}; {others['pairs']} pairs of "
-        f"{others['prompts']} prompts, {seeds} seed{'s' if seeds > 1 else ''}), and {number(100 * others['right'], 1)} "
-        "points more of them are ranked rightly."
-    )
-
-
-def _described(row: dict[str, Any], tested: int) -> list[tuple[str, str]]:
-    direction = "grew less than the rest"
-    if row["movement"] < 0:
-        direction = "fell" if (row["movement_high"] or 0) < 0 else "did not grow"
-    told = [
-        (
-            "fell",
-            f"Its margins {direction}: {interval(row, 'movement')}, against the rest {interval(row, 'contrast')}; "
-            f"{row['pairs']} pairs of {row['prompts']} prompts.",
-        ),
-        ("sure", f"A gap this large by chance: {chance(row['p_adjusted'])}, adjusted for {tested} slices compared."),
-    ]
-    if row["adjusted_low"] is not None:
-        holds = row["adjusted_high"] < 0
-        sentence = f"With the other axes held fixed {'it stays' if holds else 'it is no longer clear'}"
-        told.append(("sure", f"{sentence}: {interval(row, 'adjusted')}."))
-    return told
-
-
-def _pushed(own: Mapping[str, Any]) -> str:
-    return (
-        "Its training pairs pushed the margins of held-out pairs outside it by "
-        f"{interval(dict(own), 'pushed')} a pair, {own['pairs']} pairs looked at; the other "
-        "slices pushed them more for their size."
-    )
-
-
-def _fell_likely(row: dict[str, Any]) -> str:
-    return (
-        f"Its chosen answers grew less likely: {interval(row, 'chosen_reward')}, against the rest "
-        f"{interval(row, 'chosen_contrast')} ({chance(row['chosen_p_adjusted'])}, adjusted); "
-        f"{percent(row['displaced'])} of its pairs whose margin grew are displaced, {row['pairs']} pairs of "
-        f"{row['prompts']} prompts. Wrong labels look like this: check them."
-    )

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from dpo_train import charts, confirm, headline
+from dpo_train import charts, confirm, headline, wording
 from dpo_train.accounts import account, redundant
 from dpo_train.adjustment import rank_axes
 from dpo_train.axes import ALL, TOO_SMALL, label, left_out
@@ -120,12 +120,13 @@ def gather(pair_log: pa.Table, pairs: pa.Table, table: pa.Table) -> dict[str, An
 def _trajectories(
     pair_log: pa.Table, pairs: pa.Table, split: str, fix: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Mean margin by step: all pairs, and the slices of the axis that holds the slice to fix."""
+    """Mean margin by step: all pairs, the slice to fix, and the rest."""
     first = movement(pair_log, pairs, split)
     members = {"all pairs": np.ones(len(first.margin), dtype=bool)}
     axis = label(first.columns).get(fix["axis"]) if fix else None
-    if fix and axis:
-        members |= {f"{fix['axis']} = {level}": axis.codes == code for code, level in enumerate(axis.levels)}
+    if fix and axis and fix["slice"] in axis.levels:
+        inside = axis.codes == axis.levels.index(fix["slice"])
+        members |= {f"{fix['axis']} = {fix['slice']}": inside, "the rest": ~inside}
     series: list[dict[str, Any]] = [{"name": name, "steps": [], "mean": [], "low": [], "high": []} for name in members]
     for step in steps_of(pair_log, split):
         margins = at_step(pair_log, split, step)["margin"]
@@ -165,12 +166,16 @@ def _hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def _forest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with their picture; the shrunken movement is the split's mean plus the slice's shrunken part of it."""
+def _forest(rows: Sequence[dict[str, Any]], suspect: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Rows with their picture, the axis of the slice to fix first.
+
+    The shrunken movement is the split's mean plus the slice's shrunken part of it.
+    """
     total = rows[0]["movement"] or 0.0
     x = charts.scale((row[name] for row in rows for name in ("movement_low", "movement_high", "movement")), 6, 254)
     drawn = []
-    for row in rows:
+    first = suspect["axis"] if suspect else None
+    for row in sorted(rows, key=lambda row: (row["axis"] != ALL, row["axis"] != first)):
         shrunken = None
         if row["shrunken"] is not None:
             shrunken = total + (1 - row["pairs_share"]) * row["shrunken"]
@@ -233,7 +238,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": headline.number, "percent": headline.percent, "chance": headline.chance}
+    environment.filters |= {"number": wording.number, "percent": wording.percent, "chance": wording.chance}
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     by_split = {
@@ -248,7 +253,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
-        forests={split: _forest(rows) for split, rows in by_split.items()},
+        forests={split: _forest(rows, numbers["headline"]["suspect"]) for split, rows in by_split.items()},
         questions=_questions(main),
         waterfall=_waterfall(numbers["account"]),
         heat=_heat(numbers["account"]),

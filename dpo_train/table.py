@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpo_train.axes import ALL, TOO_SMALL
-from dpo_train.headline import headline, number, percent
+from dpo_train.headline import headline
+from dpo_train.wording import number, percent
 
 _HEAD = (
     "slice",
@@ -56,18 +57,19 @@ def _block(rows: list[dict[str, Any]]) -> list[str]:
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
-def render(table: pa.Table, words: Mapping[str, Any] | None = None) -> str:
+def render(table: pa.Table, known: Mapping[str, Any] | None = None) -> str:
     """The table of `slices.describe` as text: one block of lines for each split, with its headline.
 
-    `words` is the headline of the first split where more is known than the table holds (account, retrainings).
+    `known` is the headline of the first split where more is known than the table holds (account, retrainings).
     """
     rows = table.to_pylist()
     lines: list[str] = []
     for split in dict.fromkeys(row["split"] for row in rows):
         here = [row for row in rows if row["split"] == split]
-        said = words if words is not None and not lines else headline(here)
+        said = known if known is not None and not lines else headline(here)
         lines += [f"Margins by slice, split {split}, step {here[0]['from_step']} to {here[0]['to_step']}", ""]
-        lines += [said[name] for name in ("total", "fix", "sure", "also") if said[name]]
+        words = [said["total"], said["fix"], *said["points"], said["sure"], said["also"]]
+        lines += [sentence for sentence in words if sentence]
         lines += ["", *_block(here), ""]
     if not rows:
         return str(headline(())["total"])
