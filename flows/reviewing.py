@@ -49,6 +49,8 @@ def finding_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"kept      right in {_share(kept)} of {kept['verdicts']} verdicts on {kept['read']} pairs")
     else:
         lines.append("kept      nobody has read the random sample of kept pairs yet")
+    for row in found["elsewhere"]:
+        lines.append(f"elsewhere {row['verdicts']} verdicts under version {row['version']} (--version)")
     for row in found["reasons"]:
         what = "good pairs given up on purpose" if row["on_purpose"] else "false drops"
         lines.append(f"dropped   {row['reason']}: {what} {_share(row)} of {row['verdicts']} verdicts")

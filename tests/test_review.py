@@ -186,6 +186,8 @@ def test_precision_and_false_drops_are_those_of_the_random_samples(store: Path) 
         0.49,
         0.943,
     )
+    verdicts.append(store, said_of(kept.ids[25], "kept", "a", "a", "older"), text)
+    assert findings(store, version)["elsewhere"] == [{"version": "older", "verdicts": 1}]
     [drops] = found["reasons"]
     assert (drops["reason"], drops["verdicts"], drops["passed"], drops["share"]) == ("tie", 3, 1, pytest.approx(1 / 3))
 

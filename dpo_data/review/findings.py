@@ -6,7 +6,7 @@ read the same. The surprise: a clear preference shows a false drop only where th
 pair left out as a duplicate, or to balance lengths, was left out on purpose.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,18 @@ ON_PURPOSE = ("near_duplicate", "length_rebalanced", "over_prompt_cap", "contami
 
 def findings(store: Path, version: Version) -> dict[str, Any]:
     """`kept`: the precision of what is kept; `reasons`: per reason the share with a clear preference; `reviewers`: who
-    read how many and chose the first place how often; `agreement`: every two reviewers on the same comparisons."""
+    read how many and chose the first place how often; `agreement`: every two reviewers on the same comparisons;
+    `elsewhere`: other versions with verdicts, whose findings are their own."""
     said = verdicts.read(store)
     first = [verdict for verdict in said if not verdict.again]
     here = [verdict for verdict in first if verdict.version == version.id]
     elsewhere = {verdict.comparison_id for verdict in said if verdict.version != version.id}
+    others = Counter(verdict.version for verdict in first if verdict.version != version.id)
     samples = [entry for entry in queues.standard(version, elsewhere) if queues.is_sample(entry.name)]
     rows = [_sample(entry, here) for entry in samples]
     return {
         "version": version.id,
+        "elsewhere": [{"version": name, "verdicts": count} for name, count in sorted(others.items())],
         "kept": next((row for row in rows if row["queue"] == "kept"), None),
         "reasons": [row for row in rows if row["queue"] != "kept" and row["read"]],
         "reviewers": _reviewers(first),
