@@ -42,9 +42,10 @@ def _retrained(found: Mapping[str, Any]) -> Finding:
         f"Retrained {how}, the margins of all other held-out pairs end {number(abs(others['change']))[1:]} {higher} "
         f"(change 95 % {number(others['change_low'])} to {number(others['change_high'])}; {others['pairs']} pairs of "
         f"{others['prompts']} prompts, {seeds} seed{'s' if seeds > 1 else ''}; with it they moved by "
-        f"{number(others['observed'])}), and {number(100 * others['right'], 1)} points more of them are ranked rightly."
+        f"{number(others['observed'])}); the share of them ranked rightly changes by "
+        f"{number(100 * others['right'], 1)} points."
     )
-    return Finding("retrained", f"Trained {how}, all other margins end {higher}", sentence)
+    return Finding("retrained", f"Trained {how}, the other margins end {higher}", sentence)
 
 
 def _described(row: dict[str, Any], tested: int) -> Finding:

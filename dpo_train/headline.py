@@ -6,6 +6,7 @@ down. The strongest evidence is named first; a slice whose removal was tried and
 Everything else is "no slice stands out", with the smallest difference that would have shown.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,10 +184,16 @@ def _fix(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> dic
         "points": [one.sentence for one in told],
         "sure": LEVELS[first["level"]],
         "also": f"Also standing out: {', '.join(others)}{more}." if others else "",
-        "next": f'--confirm "{name.replace(" = ", "=")}"' if first["level"] in ("described", "accounted") else None,
+        "next": _next(name, first["level"]),
         "row": first["row"],
         "suspect": {"axis": first["axis"], "slice": first["slice"], "level": first["level"]},
     }
+
+
+def _next(name: str, level: str) -> str | None:
+    """The option of `dpo report` that would raise the level of evidence."""
+    wanted = f"--confirm {shlex.quote(name.replace(' = ', '=', 1))}"  # a name is data: a shell must not run it
+    return {"described": wanted, "accounted": wanted, "one seed": f"{wanted} --seeds 2"}.get(level)
 
 
 def _short(one: Mapping[str, Any]) -> str:

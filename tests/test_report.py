@@ -143,7 +143,7 @@ def test_chosen_answers_that_grow_less_likely_are_named_though_the_margins_grew(
     report.write(run)
     words = json.loads((run / "report.json").read_text(encoding="utf-8"))["headline"]
     assert words["fix"].startswith("Look first at source = flipped. Its chosen answers grew less likely")
-    assert "Wrong labels look like this" in words["points"][0] and words["next"] == '--confirm "source=flipped"'
+    assert "Wrong labels look like this" in words["points"][0] and words["next"] == "--confirm source=flipped"
 
 
 def test_every_slice_of_the_pairs_has_a_query_that_finds_its_rows() -> None:
