@@ -37,21 +37,9 @@ def serve(recipe: Path, store: Path, cron: str) -> None:
 
 def deployments(recipe: Path, store: Path, cron: str) -> tuple[Any, Any]:
     """The refresh on its cron, and the training that its event starts, as Prefect deployments."""
-    from prefect import flow
     from prefect.events import DeploymentEventTrigger
 
-    from flows.recipe import load, train_config
-    from flows.refresh import refresh
-    from flows.steps import prefect_step
-    from flows.train import train
-
-    @flow(name="refresh", persist_result=False)  # type: ignore[untyped-decorator]
-    def refresh_on_schedule(recipe: str, store: str) -> str:
-        return refresh(load(Path(recipe)), Path(store), step=prefect_step)["version"]
-
-    @flow(name="train", persist_result=False)  # type: ignore[untyped-decorator]
-    def train_on_publish(recipe: str, store: str, version: str = "current") -> str:
-        return train(train_config(load(Path(recipe))), version, Path(store), step=prefect_step)["run"]
+    from flows.served import refresh_on_schedule, train_on_publish
 
     where = {"recipe": str(recipe), "store": str(store)}
     return (
