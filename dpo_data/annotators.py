@@ -28,6 +28,8 @@ class AnnotatorLimits(Settings):
     """Flags ask for a 99 % interval: a table of hundreds of annotators would accuse dozens at 95 %. Inverted: the whole
     interval below one half. Random: not above one half, the whole of it below the mean accuracy
     of the source's votes, and the accuracy itself nearer to one half than to that mean."""
+    min_judged: float = Field(10.0, ge=1)
+    """Effective votes that others' votes can be held against: with fewer, a single dissent would name a person. Ours."""
 
 
 def annotators(
@@ -95,6 +97,7 @@ def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits
     chance = (sure_low <= 0.5) & (sure_high < typical) & (accuracy < (0.5 + typical) / 2)
     flag = np.where(chance, "random", "")
     flag = np.where(sure_high < 0.5, "inverted", flag)
+    flag = np.where(n >= limits.min_judged, flag, "")
     columns = {"judged": n, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
     return {
         **{name: pl.Series(values) for name, values in columns.items()},

@@ -204,3 +204,10 @@ def test_llmfao_has_workers_no_better_than_chance_and_one_of_them_clicks_left(re
     )
     assert 1 <= len(flagged) <= 12
     assert flagged["first_share"].max() > 0.65
+
+
+def test_a_single_dissenting_vote_accuses_nobody() -> None:
+    rows = [(f"c{i}", name, "a") for i in range(40) for name in ("ada", "ben", "cyd")]
+    table = annotators(votes([*rows, ("c0", "guest", "b")]))
+    flags = dict(table.select("annotator", "flag").iter_rows())
+    assert flags["guest"] is None
