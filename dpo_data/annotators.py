@@ -29,7 +29,7 @@ class AnnotatorLimits(Settings):
     interval below one half. Random: not above one half, the whole of it below the mean accuracy
     of the source's votes, and the accuracy itself nearer to one half than to that mean."""
     min_judged: float = Field(10.0, ge=1)
-    """Effective votes that others' votes can be held against: with fewer, a single dissent would name a person. Ours."""
+    """Effective votes that others' votes can judge: with fewer, a single dissent would name a person. Our choice."""
 
 
 def annotators(
