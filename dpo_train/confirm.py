@@ -267,6 +267,8 @@ def foretold(confirmations: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
         for cell in one["cells"]
         if cell["slice"] not in (ALL, OTHERS)
     ]
+    accounted = [cell for cell in cells if cell.get("pushed") is not None]
+    cells = accounted or cells  # all predictors on the same cells
     if len(cells) < FEWEST_CELLS:
         return None
     truth = np.array([cell["change"] for cell in cells])
