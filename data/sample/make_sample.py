@@ -20,7 +20,7 @@ from scores import rated, thumbs  # noqa: E402
 from truth import Truth  # noqa: E402
 from votes import judged, studio, triples  # noqa: E402
 
-SEED = 6
+SEED = 29
 
 
 def make() -> dict[str, bytes]:

@@ -36,9 +36,9 @@ def _transcript(draft: Draft) -> dict[str, str]:
 
 def chats(deck: Deck, truth: Truth, rng: Random, told: list[Draft]) -> bytes:
     """TRL conversations: the swapped desk among others, two languages, repeats, near copies, contradictions."""
-    desks = [SWAPPED_DESK, None] * 4 + [None]  # four in nine come from the swapped desk, whatever they are about
-    drafts = [deck.draft([language], desk=desks[i % 9]) for language in ("german", "spanish") for i in range(16)]
-    drafts += [deck.draft(ENGLISH, turns=2 if i % 5 == 0 else 1, desk=desks[i % 9]) for i in range(82)]
+    desks = [SWAPPED_DESK, None, None]  # one in three comes from the swapped desk, whatever it is about
+    drafts = [deck.draft([language], desk=desks[i % 3]) for language in ("german", "spanish") for i in range(16)]
+    drafts += [deck.draft(ENGLISH, turns=2 if i % 5 == 0 else 1, desk=desks[i % 3]) for i in range(82)]
     rng.shuffle(drafts)
     again = [draft for i, draft in enumerate(told) if i % 7 == 2]
     for draft in again:

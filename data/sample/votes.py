@@ -99,8 +99,8 @@ def _spoil(rows: list[list[str]], truth: Truth) -> list[tuple[int, str]]:
 def judged(deck: Deck, truth: Truth, rng: Random) -> tuple[bytes, list[Draft]]:
     """A/B table by three judge models, some prompts of several turns; some comparisons shown in both orders."""
     rows: list[Row] = []
-    desks = [SWAPPED_DESK, None]
-    drafts = [deck.draft(ENGLISH, turns=2 if i % 11 == 0 else 1, desk=desks[i % 2]) for i in range(66)]
+    desks = [SWAPPED_DESK, SWAPPED_DESK, None, None, None]
+    drafts = [deck.draft(ENGLISH, turns=2 if i % 11 == 0 else 1, desk=desks[i % 5]) for i in range(66)]
     rng.shuffle(drafts)
     truth.plants["flipped_slice"]["comparisons"]["judged"] = sum(draft.flipped for draft in drafts)
     for number, draft in enumerate(drafts):
