@@ -30,7 +30,7 @@ from dpo_data.batches import open_batches
 from dpo_data.contamination import ContaminationLimits
 from dpo_data.cycles import CycleLimits
 from dpo_data.duplicates import DuplicateLimits
-from dpo_data.executor import Executor
+from dpo_data.executor import Executor, Inline
 from dpo_data.length_bias import LengthLimits
 from dpo_data.lengths import SizeLimits
 from dpo_data.prompts import PromptLimits
@@ -42,6 +42,7 @@ from dpo_data.splits import SplitShares
 logger = logging.getLogger(__name__)
 
 REASONS = pl.List(pl.String)
+_PAIRS = 8192  # proposed pairs verified together: about 60 MB of text
 DECIDED = ("duplicate_of", "split", "weight", "reasons")
 
 
@@ -131,15 +132,23 @@ def _comparison_edges(
     proposed = duplicates.proposals(measured.select("comparison_id", "signature"), executor)
 
     def verify(pairs: pl.DataFrame) -> pl.DataFrame:
-        wanted = pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("comparison_id")
-        return duplicates.verify(
-            pairs,
-            texts.join(wanted.lazy(), on="comparison_id", how="semi")
-            .select("comparison_id", "response_a", "response_b", prompt=text_measures.PROMPT_TEXT)
-            .collect(),
-        )
+        named = _ends(pairs).lazy()
+        read = texts.join(named, on="comparison_id", how="semi")
+        kept = read.select("comparison_id", "response_a", "response_b", prompt=text_measures.PROMPT_TEXT).collect()
+        # A pair is a fact of its two texts, so blocks of pairs are verified apart: bounded memory, any worker.
+        parts = [pairs[start : start + _PAIRS] for start in range(0, max(len(pairs), 1), _PAIRS)]
+        jobs = ((part, kept.join(_ends(part), on="comparison_id", how="semi")) for part in parts)
+        return pl.concat((executor or Inline()).map(_verify, jobs))
 
     return edges.recall(store / "cache" / "near" / "comparisons.parquet", proposed, verify)
+
+
+def _ends(pairs: pl.DataFrame) -> pl.DataFrame:
+    return pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("comparison_id")
+
+
+def _verify(job: tuple[pl.DataFrame, pl.DataFrame]) -> pl.DataFrame:
+    return duplicates.verify(*job)
 
 
 def _prompt_edges(
