@@ -77,7 +77,7 @@ def confirm_slice(store: Path, run: Path, wanted: str, keep: float, seeds: int) 
 
     axis, equals, value = wanted.partition("=")
     if not equals:
-        raise DataError(f"--confirm {wanted!r}: expected AXIS=VALUE, such as category=units; the report has them.")
+        raise DataError(f"--confirm {wanted!r}: expected AXIS=VALUE, such as desk=night; the report has them.")
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     version = versions.open_version(store, config["version"])
     path = confirm(version.path, run, axis.strip(), value.strip(), keep, seeds)
