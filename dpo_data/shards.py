@@ -67,7 +67,7 @@ def write_table(frame: pl.DataFrame, path: Path, settings: ShardSettings) -> Non
     level = settings.compression_level
     with pq.ParquetWriter(path, schema_of, compression="zstd", compression_level=level) as writer:
         for part in frame.iter_slices(_SCANNED):
-            writer.write_table(_plain(part))
+            writer.write_table(_plain(part).combine_chunks())  # one chunk, as in ShardWriter
 
 
 def write_pairs(
@@ -203,7 +203,8 @@ class ShardWriter:
                 compression="zstd",
                 compression_level=self.settings.compression_level,
             )
-        self.open.write_table(group, row_group_size=group.num_rows)
+        # In one chunk: the writer cuts pages where chunks end, and how polars chunks rows differs from run to run.
+        self.open.write_table(group.combine_chunks(), row_group_size=group.num_rows)
         self.written += group.num_rows
         if self.written % self.settings.rows_per_shard == 0:
             self.open.close()

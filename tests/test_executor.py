@@ -7,13 +7,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 import pytest
 from sample_store import SAMPLE
 
-from dpo_data import batches, blocks, curate, text_measures, versions
+from dpo_data import batches, blocks, curate, shards, text_measures, versions
 from dpo_data.executor import Executor, ExecutorSettings, Inline, start
 from dpo_data.schema import COMPARISONS, MEASURES, DataError
 
@@ -179,3 +180,21 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(DataError, match=r"executor\.address '127\.0\.0\.1:1'"):
         start(ExecutorSettings(kind="ray", address="127.0.0.1:1"), tmp_path)
+
+
+@pytest.mark.parametrize("cuts", [(500,), (1, 7, 333, 998)])
+def test_a_shard_has_the_same_bytes_however_its_rows_were_chunked(cuts: tuple[int, ...], tmp_path: Path) -> None:
+    luck = random.Random(5)
+    texts = ["".join(luck.choices("abcdefghij ", k=3000)) for _ in range(1000)]  # 3 MB: past the writer's dictionary
+    whole = pl.DataFrame({"text": texts})
+    borders = [0, *cuts, len(whole)]
+    chunked = pl.concat([whole[a:b] for a, b in pairwise(borders)], rechunk=False)
+    assert chunked.n_chunks() == len(borders) - 1
+    for name, frame in (("whole", whole), ("chunked", chunked)):
+        shards.write_table(frame, tmp_path / f"{name}.parquet", shards.ShardSettings())
+        writer = shards.ShardWriter(tmp_path / name, "train", len(frame), shards.ShardSettings())
+        writer.add(frame)
+        writer.close()
+    shard = "train-00000-of-00001.parquet"
+    assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "chunked.parquet").read_bytes()
+    assert (tmp_path / "whole" / shard).read_bytes() == (tmp_path / "chunked" / shard).read_bytes()
