@@ -106,7 +106,7 @@ def embed(texts: pl.Series, store: Path, model: str = DEFAULT, executor: Executo
         for part in missing.iter_slices(_SHARD)
         if len(part)
     )
-    made = (executor or Inline()).map_on_actors(partial(_Encoder, model), shards)
+    made = (executor or Inline()).map_on_actors(partial(Encoder, model), shards)
     return _gather([known, *map(pl.read_parquet, made)], len(missing), len(known))
 
 
@@ -132,7 +132,7 @@ def _read(folder: Path, hashes: pl.Series) -> pl.DataFrame:
     return pl.scan_parquet(shards).join(wanted, on="hash", how="semi").unique("hash", keep="any").collect()
 
 
-class _Encoder:
+class Encoder:
     """A loaded model that writes the vectors of a shard under the name of its content."""
 
     def __init__(self, model: str) -> None:
