@@ -81,11 +81,15 @@ def _perhaps_pushed(own: Mapping[str, Any]) -> Finding:
 
 
 def _less_likely(row: dict[str, Any], tested: int) -> Finding:
+    grown = (
+        "None of its margins grew"
+        if row["displaced"] is None
+        else f"In {percent(row['displaced'])} of its pairs whose margin grew the chosen answer lost likelihood"
+    )
     sentence = (
         f"Its chosen answers moved by {interval(row, 'chosen_reward')}, against the rest "
         f"{interval(row, 'chosen_contrast')}; by chance {chance(row['chosen_p_adjusted'])}, adjusted for {tested} "
-        f"slices compared. In {percent(row['displaced'])} of its pairs whose margin grew the chosen answer lost "
-        f"likelihood; {row['pairs']} pairs of {row['prompts']} prompts. "
+        f"slices compared. {grown}; {row['pairs']} pairs of {row['prompts']} prompts. "
         "Wrong labels look like this: read some of its pairs."
     )
     return Finding("displaced", "Its chosen answers grew less likely while those of the rest gained", sentence)
