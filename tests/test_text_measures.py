@@ -103,3 +103,13 @@ def test_a_shared_system_message_makes_no_two_prompts_near() -> None:
     )
     signatures = text_measures.measure(frame)["prompt_signature"]
     assert len(near.candidates(signatures)[0]) == 0
+
+
+def test_measures_of_other_code_with_other_columns_are_made_anew(tmp_path: Path) -> None:
+    comparisons(3).write_parquet(tmp_path / "comparisons.parquet")
+    assert text_measures.measure_batch(tmp_path) == 3
+    measured = (tmp_path / text_measures.FILE).read_bytes()
+    pl.read_parquet(tmp_path / text_measures.FILE).drop("edit_ratio").write_parquet(tmp_path / text_measures.FILE)
+    assert text_measures.measure_batch(tmp_path) == 3
+    assert (tmp_path / text_measures.FILE).read_bytes() == measured
+    assert text_measures.measure_batch(tmp_path) == 0
