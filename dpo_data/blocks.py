@@ -38,7 +38,8 @@ class Block:
 def write(target: Path, measure: Measure, schema: pl.Schema, executor: Executor | None = None, rows: int = ROWS) -> int:
     """Write `target`, beside its batch's comparisons, from `measure` of every block; the rows, 0 where it exists.
 
-    A file with other columns was measured by other code, and is measured anew. `measure` is a picklable function of a block of COMPARISONS that returns `schema`, same rows, same order.
+    A file with other columns was measured by other code, and is measured anew. `measure` is a picklable function of a
+    block of COMPARISONS that returns `schema`, same rows, same order.
     """
     if target.exists() and pl.read_parquet_schema(target) == dict(schema):
         return 0
