@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from dpo_data.reliability import CodedVotes, Reliability, ReliabilityLimits, estimate
 from dpo_data.settings import Settings
+from dpo_data.votes.reliability import CodedVotes, Reliability, ReliabilityLimits, estimate
 
 KEY = ["comparison_id", "source", "annotator"]
 REVIEWS = "reviews"

@@ -21,15 +21,15 @@ from typing import Any
 
 import polars as pl
 
-from dpo_data import forgetting
-from dpo_data.durable import read_json, sync, sync_folder, write_json
+from dpo_data.appending.inspection import Inspection, inspect
+from dpo_data.appending.joining import TABLES, Joined, join, merge_attributes
+from dpo_data.appending.parts import REJECTED, THUMBED, VOTED, Job, Written, convert
 from dpo_data.formats.detect import reader
 from dpo_data.formats.files import Piece, count, pieces
 from dpo_data.formats.records import Reader
-from dpo_data.inspection import Inspection, inspect
-from dpo_data.joining import TABLES, Joined, join, merge_attributes
-from dpo_data.parts import REJECTED, THUMBED, VOTED, Job, Written, convert
 from dpo_data.schema import COMPARISONS, DataError, empty
+from dpo_data.store import forgetting
+from dpo_data.store.durable import read_json, sync, sync_folder, write_json
 
 __all__ = ["BatchSummary", "Batches", "Inspection", "append", "inspect", "open_batches"]
 

@@ -18,11 +18,11 @@ import orjson
 import polars as pl
 from pydantic import Field
 
-from dpo_data import blocks, near
 from dpo_data.executor import Executor
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
-from dpo_data.words import tokens
+from dpo_data.texts import blocks, near
+from dpo_data.texts.words import tokens
 
 COLUMNS = pl.Schema({"comparison_id": pl.String(), "benchmark_overlap": pl.Float64(), "benchmark_item": pl.String()})
 _READABLE = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")

@@ -15,15 +15,12 @@ from dpo_data import (
     contamination,
     cycles,
     duplicates,
-    edges,
     embeddings,
     length_bias,
     lengths,
     prompts,
     similarity,
     splits,
-    text_measures,
-    tokens,
 )
 from dpo_data.agreement import AgreementLimits
 from dpo_data.batches import open_batches
@@ -38,6 +35,7 @@ from dpo_data.schema import LEDGER, DataError, check
 from dpo_data.settings import Settings
 from dpo_data.similarity import SimilarityLimits
 from dpo_data.splits import SplitShares
+from dpo_data.texts import edges, text_measures, tokens
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from dpo_data import near
 from dpo_data.executor import Executor
 from dpo_data.settings import Settings
-from dpo_data.words import Ragged, offsets_of, tokens
+from dpo_data.texts import near
+from dpo_data.texts.words import Ragged, offsets_of, tokens
 
 # Facts this room adds; all null or zero outside clusters.
 COLUMNS = {

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from dpo_data import near
 from dpo_data.embeddings import DIGITS, Vectors
 from dpo_data.executor import Executor
 from dpo_data.settings import Settings
-from dpo_data.words import tokens
+from dpo_data.texts import near
+from dpo_data.texts.words import tokens
 
 
 class PromptLimits(Settings):

@@ -20,24 +20,14 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from dpo_data import (
-    __version__,
-    batches,
-    card,
-    changes,
-    durable,
-    fingerprint,
-    gates,
-    limits,
-    schema,
-    shards,
-    unpaired,
-)
-from dpo_data.annotators import annotators
+from dpo_data import __version__, batches, schema
 from dpo_data.curate import CurationConfig
+from dpo_data.questions import changes, limits
+from dpo_data.questions.stats import example_ids, stats
 from dpo_data.schema import DataError
-from dpo_data.shards import KEPT, ShardSettings
-from dpo_data.stats import example_ids, stats
+from dpo_data.store import card, durable, fingerprint, gates, shards, unpaired
+from dpo_data.store.shards import KEPT, ShardSettings
+from dpo_data.votes.annotators import annotators
 
 _LEFTOVER = ".publishing-"
 

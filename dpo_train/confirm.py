@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpo_train.accounts import FEWEST, account
-from dpo_train.axes import ALL, columns_of, label
+from dpo_train.account.accounts import FEWEST, account
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.movement import Movement, hits, movement
-from dpo_train.statistics import Bools, Floats, clustered_mean, correlation, ranks
+from dpo_train.describe.axes import ALL, columns_of, label
+from dpo_train.describe.movement import Movement, hits, movement
+from dpo_train.describe.statistics import Bools, Floats, clustered_mean, correlation, ranks
 
 logger = logging.getLogger(__name__)
 FOLDER = "confirm"

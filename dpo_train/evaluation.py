@@ -15,7 +15,7 @@ import torch
 
 from dpo_train.batches import Indices
 from dpo_train.logprobs import Sums
-from dpo_train.losses_contract import PairLogprobs, PairLoss
+from dpo_train.losses.contract import PairLogprobs, PairLoss
 from dpo_train.metrics import Measured, joined, measure
 from dpo_train.model import Policy
 from dpo_train.pairs import PairSet

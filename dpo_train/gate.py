@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from dpo_train.axes import Axis, label, left_out
 from dpo_train.config import TrainError
+from dpo_train.describe.axes import Axis, label, left_out
+from dpo_train.describe.movement import hits
+from dpo_train.describe.statistics import Bools, Floats
 from dpo_train.head_to_head import HeadToHead, choose_split, meet, scores
-from dpo_train.movement import hits
 from dpo_train.paired_tests import Kind, Metric, PairedTest, Question, amount, paired_test
-from dpo_train.statistics import Bools, Floats
 
 Outcome = Literal["promote", "reject", "no decision"]
 Level = Literal["green", "amber", "red"]

@@ -19,7 +19,7 @@ from dpo_train.batches import Indices, cut
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.evaluation import gather, together
 from dpo_train.losses import PairLogprobs, window_gradients
-from dpo_train.losses_contract import PairLoss
+from dpo_train.losses.contract import PairLoss
 from dpo_train.metrics import Floats, Measured, joined, measure
 from dpo_train.model import Policy
 from dpo_train.pairs import PairSet

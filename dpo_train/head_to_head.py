@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from dpo_train.axes import Columns, columns_of
 from dpo_train.config import TrainError
-from dpo_train.movement import at_step, check_log, hits, splits_of, steps_of
-from dpo_train.statistics import Bools, Floats, Ints
+from dpo_train.describe.axes import Columns, columns_of
+from dpo_train.describe.movement import at_step, check_log, hits, splits_of, steps_of
+from dpo_train.describe.statistics import Bools, Floats, Ints
 
 REFERENCE = "the untrained reference"
 

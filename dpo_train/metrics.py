@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from dpo_train.losses import PairLogprobs
-from dpo_train.losses_contract import PairLoss
+from dpo_train.losses.contract import PairLoss
 
 Floats = npt.NDArray[np.float64]
 TIE = 1e-6  # margins closer to 0 are ties: what the slice report takes too

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from dpo_train.statistics import POWER, Floats, Ints, t_quantile, t_tail
+from dpo_train.describe.statistics import POWER, Floats, Ints, t_quantile, t_tail
 
 Verdict = Literal["passed", "failed", "undecided", "not tested"]
 Kind = Literal["superiority", "non-inferiority"]

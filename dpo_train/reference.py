@@ -27,7 +27,7 @@ from dpo_train.config import TrainError
 from dpo_train.encoding import tokenizer_fingerprint
 from dpo_train.logprobs import Sums
 from dpo_train.losses import PairLogprobs, window_gradients
-from dpo_train.losses_contract import PREFIXES, PairLoss
+from dpo_train.losses.contract import PREFIXES, PairLoss
 from dpo_train.model import Policy, tolerance
 from dpo_train.pairs import PairSet
 

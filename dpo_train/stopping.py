@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dpo_train.statistics import clustered_mean
+from dpo_train.describe.statistics import clustered_mean
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from dpo_train import checkpoints
-from dpo_train.accounting import Account, open_account
+from dpo_train.account.accounting import Account, open_account
 from dpo_train.batches import rate_factor
 from dpo_train.card import write_card
 from dpo_train.config import TrainConfig

@@ -53,8 +53,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """What a file holds and what would become of it; writes nothing."""
+    from dpo_data.appending.inspection import inspect as look
     from dpo_data.formats import paths
-    from dpo_data.inspection import inspect as look
     from flows.telling import inspection_lines
 
     found = [asdict(look(file, format)) for file in paths.find(path, format=format)]
@@ -88,7 +88,7 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Take an annotator or a comparison out of every future version; says which versions still hold them."""
-    from dpo_data.forgetting import forget as leave_out
+    from dpo_data.store.forgetting import forget as leave_out
 
     if (annotator is None) == (comparison is None):
         raise typer.BadParameter("give either --annotator or --comparison")
@@ -141,7 +141,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the slice report of a run anew and print its table; with --confirm, retrain without a slice first."""
-    from dpo_train import report as page
+    from dpo_train.report import page
     from flows.telling import confirmed_lines, report_lines
     from flows.train import confirm_slice, find_run
 

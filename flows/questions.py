@@ -44,8 +44,8 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """The whole story of one comparison: votes, measures against limits, reasons, twins, margins."""
-    from dpo_data.explain import explain as tell
-    from dpo_data.explain import render
+    from dpo_data.questions.explain import explain as tell
+    from dpo_data.questions.explain import render
 
     story = tell(store, query)
     answer(story, as_json, [] if as_json else render(story).splitlines())
@@ -61,7 +61,7 @@ def decide(
     as_json: Json = False,
 ) -> None:
     """What other limits would keep and drop; reads no text and publishes nothing."""
-    from dpo_data.changes import what_if
+    from dpo_data.questions.changes import what_if
     from flows.recipe import parse_overrides
     from flows.telling import what_if_lines
 
@@ -72,7 +72,7 @@ def decide(
 @app.command()
 def diff(old: str, new: str = "current", store: Store = STORE, as_json: Json = False) -> None:
     """What entered, left, flipped or changed its split between two versions, and why."""
-    from dpo_data.changes import diff as compare
+    from dpo_data.questions.changes import diff as compare
     from flows.telling import diff_lines
 
     changed = compare(store, old, new)
@@ -87,7 +87,7 @@ def sql(
     as_json: Json = False,
 ) -> None:
     """Ask a version in SQL (DuckDB)."""
-    from dpo_data.queries import query as ask
+    from dpo_data.questions.queries import query as ask
 
     rows = ask(store, query, version)
     names = list(rows[0]) if rows else []
@@ -132,8 +132,8 @@ def export(
     """Write a selection of comparisons for other tools; Argilla and Label Studio files can be read back."""
     from typing import cast
 
-    from dpo_data.export import Format
-    from dpo_data.export import export as write
+    from dpo_data.questions.export import Format
+    from dpo_data.questions.export import export as write
 
     count = write(store, path, cast("Format", format), where=where, version=version, sample=sample)
     answer({"path": str(path), "comparisons": count}, as_json, [f"{count} comparisons written to {path}"])

@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError
 
 from dpo_data.curate import CurationConfig
 from dpo_data.executor import ExecutorSettings
-from dpo_data.gates import PublishGates
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
-from dpo_data.shards import ShardSettings
+from dpo_data.store.gates import PublishGates
+from dpo_data.store.shards import ShardSettings
 
 if TYPE_CHECKING:
     from dpo_train.config import TrainConfig

@@ -96,7 +96,7 @@ def train_lines(summary: dict[str, Any]) -> list[str]:
 
 def report_lines(run: Path) -> list[str]:
     """The slice table of a run."""
-    from dpo_train.table import of_run
+    from dpo_train.report.table import of_run
 
     return of_run(run).splitlines()
 

@@ -65,7 +65,7 @@ def train_once(config: "TrainConfig", version: Path, run: Path) -> bool:
 
 def report_once(run: Path) -> Path:
     """Write the run's slice report; the path of report.json."""
-    from dpo_train import report
+    from dpo_train.report import page as report
 
     report.write(run)
     return run / "report.json"

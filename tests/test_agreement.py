@@ -13,7 +13,7 @@ from vote_tables import swapped, votes
 
 from dpo_data import agreement as ag
 from dpo_data import schema
-from dpo_data.reliability import ReliabilityLimits, estimate
+from dpo_data.votes.reliability import ReliabilityLimits, estimate
 
 LAW = settings(deadline=None, derandomize=True)
 ROWS = st.lists(

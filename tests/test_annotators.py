@@ -9,9 +9,9 @@ from published_votes import tables
 from vote_tables import swapped, votes
 
 from dpo_data import agreement as ag
-from dpo_data.annotators import annotators
 from dpo_data.intervals import wilson
-from dpo_data.reliability import CodedVotes, ReliabilityLimits, estimate
+from dpo_data.votes.annotators import annotators
+from dpo_data.votes.reliability import CodedVotes, ReliabilityLimits, estimate
 
 
 def simulated(items: int = 600, seed: int = 0, each: int = 4) -> tuple[pl.DataFrame, np.ndarray]:

@@ -17,10 +17,10 @@ import toy_policy
 from toy_policy import account, planted, train
 
 from dpo_train import train as trainer
-from dpo_train.attribution import Attributed, bucket_names, cells, closure
+from dpo_train.account.attribution import Attributed, bucket_names, cells, closure
+from dpo_train.account.updates import EXTRA
 from dpo_train.config import TrainConfig
-from dpo_train.statistics import correlation, p_value
-from dpo_train.updates import EXTRA
+from dpo_train.describe.statistics import correlation, p_value
 
 BETA, GROUPS = 0.1, 8
 SLICES = ["a", "b", "flipped"]

@@ -14,9 +14,9 @@ from planted_version import Planted, config, ledger_of, many, plant_store
 from dpo_data import versions
 from dpo_data.audit import page, words
 from dpo_data.audit.answers import answers
-from dpo_data.differences import pieces
-from dpo_data.queries import query
-from dpo_data.visible import short, visible
+from dpo_data.questions.differences import pieces
+from dpo_data.questions.queries import query
+from dpo_data.questions.visible import short, visible
 
 
 def publish(store: Path, rows: list[Planted], **more: Any) -> versions.Version:

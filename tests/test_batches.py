@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_formats import SAMPLES, sample
 
-from dpo_data import parts, thumb_pairs
+from dpo_data.appending import parts, thumb_pairs
 from dpo_data.batches import BatchSummary, append, inspect, open_batches
 from dpo_data.formats import READERS, files
 from dpo_data.identity import comparison_hash, prompt_hash, text_hash

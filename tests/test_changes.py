@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_version import FACTS, Planted, config, ledger_of, many, plant_store
 
-from dpo_data import changes, curate, versions
+from dpo_data import curate, versions
+from dpo_data.questions import changes
 from dpo_data.schema import DataError
 
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from dpo_train import report
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.confirm import OTHERS, confirm, foretold, mask, read, slug, verdict
+from dpo_train.report import page as report
 from dpo_train.train import train
 
 PLACES = {"train": range(48), "validation": range(100, 136)}

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dpo_data import duplicates, near
+from dpo_data import duplicates
 from dpo_data.duplicates import DuplicateLimits
-from dpo_data.words import tokens
+from dpo_data.texts import near
+from dpo_data.texts.words import tokens
 
 LONG = " ".join(f"word{number}" for number in range(40))
 OTHER = " ".join(f"thing{number}" for number in range(40))

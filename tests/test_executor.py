@@ -14,9 +14,11 @@ import polars as pl
 import pytest
 from sample_store import SAMPLE
 
-from dpo_data import batches, blocks, curate, shards, text_measures, versions
+from dpo_data import batches, curate, versions
 from dpo_data.executor import Executor, ExecutorSettings, Inline, start
 from dpo_data.schema import COMPARISONS, MEASURES, DataError
+from dpo_data.store import shards
+from dpo_data.texts import blocks, text_measures
 
 CONFIG = curate.CurationConfig(tokenizer=None, embedding_model=None, slices=("category",))
 RAY = pytest.param(

@@ -8,7 +8,7 @@ import pytest
 from planted_version import Planted, config, ledger_of, many, plant_store
 
 from dpo_data import versions
-from dpo_data.explain import explain, render, word_changes
+from dpo_data.questions.explain import explain, render, word_changes
 from dpo_data.schema import DataError
 
 

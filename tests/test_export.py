@@ -10,7 +10,7 @@ import pytest
 from planted_version import Planted, comparisons_of, config, ledger_of, many, plant_store
 
 from dpo_data import batches, versions
-from dpo_data.export import export
+from dpo_data.questions.export import export
 from dpo_data.schema import DataError
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from planted_version import config, ledger_of, many, plant_store
 
-from dpo_data import batches, curate, forgetting, versions
+from dpo_data import batches, curate, versions
 from dpo_data.schema import DataError
+from dpo_data.store import forgetting
 
 CONFIG = curate.CurationConfig(tokenizer=None, embedding_model=None)
 

@@ -7,8 +7,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_data import near
-from dpo_data.words import Ragged, tokens
+from dpo_data.texts import near
+from dpo_data.texts.words import Ragged, tokens
 
 WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "and", "slept"]), max_size=12)
 

@@ -3,9 +3,10 @@
 import numpy as np
 import polars as pl
 
-from dpo_data import near, prompts
+from dpo_data import prompts
 from dpo_data.prompts import PromptLimits
-from dpo_data.words import tokens
+from dpo_data.texts import near
+from dpo_data.texts.words import tokens
 
 EMPTY = pl.DataFrame(schema={"left": pl.String, "right": pl.String})
 

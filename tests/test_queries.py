@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from planted_version import config, ledger_of, many, plant_store
 
-from dpo_data import forgetting, versions
-from dpo_data.queries import VIEWS, connect, query
+from dpo_data import versions
+from dpo_data.questions.queries import VIEWS, connect, query
 from dpo_data.schema import DataError
+from dpo_data.store import forgetting
 
 
 def planted(tmp_path: Path) -> Path:

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import synthetic_run
 
-from dpo_train import report
 from dpo_train.config import TrainError
-from dpo_train.questions import where
-from dpo_train.table import of_run
+from dpo_train.report import page as report
+from dpo_train.report.questions import where
+from dpo_train.report.table import of_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = (

@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dpo_data import annotators, batches, curate, length_bias
+from dpo_data import batches, curate, length_bias
 from dpo_data.batches import BatchSummary
 from dpo_data.identity import text_hash
+from dpo_data.votes import annotators
 from flows import recipe
 
 pytestmark = pytest.mark.models

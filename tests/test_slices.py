@@ -6,11 +6,11 @@ import pyarrow.compute as pc
 import pytest
 import synthetic_run
 
-from dpo_train import slices
-from dpo_train.adjustment import adjusted_effects, rank_axes
-from dpo_train.axes import columns_of, label, left_out
 from dpo_train.config import TrainError
-from dpo_train.movement import beta_of, movement
+from dpo_train.describe import slices
+from dpo_train.describe.adjustment import adjusted_effects, rank_axes
+from dpo_train.describe.axes import columns_of, label, left_out
+from dpo_train.describe.movement import beta_of, movement
 
 
 def rows_of(pair_log: pa.Table, pairs: pa.Table, draws: int = 300) -> dict[tuple[str, str, str], dict[str, object]]:

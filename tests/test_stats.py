@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_version import Planted, comparisons_of, config, ledger_of, many, plant_store, votes_of
 
-from dpo_data import limits, schema, versions, yields
-from dpo_data.annotators import annotators
-from dpo_data.stats import example_ids, funnel, reason_pairs, reasons, stats
+from dpo_data import schema, versions
+from dpo_data.questions import limits, yields
+from dpo_data.questions.stats import example_ids, funnel, reason_pairs, reasons, stats
+from dpo_data.votes.annotators import annotators
 
 
 def eight() -> list[Planted]:

@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dpo_data import near, text_measures
 from dpo_data.executor import Inline, Processes
 from dpo_data.identity import prompt_hash, text_hash
 from dpo_data.schema import COMPARISONS, MEASURES, DataError
+from dpo_data.texts import near, text_measures
 
 PROMPT = [
     {"role": "system", "content": "Be brief."},

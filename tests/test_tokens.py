@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dpo_data import tokens
 from dpo_data.schema import COMPARISONS, DataError
+from dpo_data.texts import tokens
 
 pytestmark = pytest.mark.models
 

@@ -8,7 +8,7 @@ from planted_version import Planted, config, ledger_of, many, plant_store
 
 from dpo_data import schema, versions
 from dpo_data.splits import SplitShares
-from dpo_data.unpaired import lone
+from dpo_data.store.unpaired import lone
 
 
 def thumbs(*rows: tuple[str, str, bool, str | None], **more: Any) -> pl.DataFrame:

@@ -7,8 +7,8 @@ import torch
 import toy_policy
 from toy_policy import planted, train
 
+from dpo_train.account.updates import EXTRA, Interval, Ledger, cannot_book, plan
 from dpo_train.config import TrainError
-from dpo_train.updates import EXTRA, Interval, Ledger, cannot_book, plan
 
 SLICES = ["a", "b", "flipped"]
 

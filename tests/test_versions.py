@@ -16,9 +16,9 @@ from planted_version import Planted, config, ledger_of, many, plant_store
 
 from dpo_data import batches, curate, schema, versions
 from dpo_data.agreement import AgreementLimits
-from dpo_data.gates import PublishGates
 from dpo_data.schema import DataError
-from dpo_data.shards import SLICE_COLUMNS, ShardSettings
+from dpo_data.store.gates import PublishGates
+from dpo_data.store.shards import SLICE_COLUMNS, ShardSettings
 
 CONFIG = config()
 

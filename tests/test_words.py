@@ -7,8 +7,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_data import words
-from dpo_data.words import tokens
+from dpo_data.texts import words
+from dpo_data.texts.words import tokens
 
 TEXTS = st.lists(st.text(st.sampled_from("abAB01_ .,\n\t—é“\u00a0"), max_size=20), min_size=1, max_size=5)
 TOKEN = re.compile(r"\w+|[^\w\s]")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpo_train.attribution import Attributed, attribute
-from dpo_train.updates import Interval, Ledger
+from dpo_train.account.attribution import Attributed, attribute
+from dpo_train.account.updates import Interval, Ledger
 
 VOCABULARY, WIDTH, LENGTH = 16, 12, 6
 

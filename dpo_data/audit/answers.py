@@ -9,7 +9,7 @@ from typing import Any
 
 from dpo_data.audit import words
 from dpo_data.audit.words import Stats, counted, number, overall, percent
-from dpo_data.visible import short
+from dpo_data.questions.visible import short
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from dpo_data.audit import charts, words
 from dpo_data.audit.answers import answers, changed
-from dpo_data.differences import pieces
-from dpo_data.visible import short, visible
+from dpo_data.questions.differences import pieces
+from dpo_data.questions.visible import short, visible
 
 _MOST_CHARS = 1000
 """Characters shown of a text; the rest is `dpo explain`'s."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
 
-from dpo_data.visible import short
+from dpo_data.questions.visible import short
 
 Stats = dict[str, Any]
 

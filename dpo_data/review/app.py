@@ -25,16 +25,16 @@ from starlette.routing import Route
 from dpo_data.audit import words
 from dpo_data.audit.page import shown
 from dpo_data.batches import open_batches
-from dpo_data.differences import pieces
-from dpo_data.explain import explain
+from dpo_data.questions.differences import pieces
+from dpo_data.questions.explain import explain
+from dpo_data.questions.visible import short
 from dpo_data.review import queues, security, verdicts
 from dpo_data.review.findings import findings
 from dpo_data.review.security import Guard, Session, Sessions
 from dpo_data.review.verdicts import Verdict
 from dpo_data.schema import DataError
-from dpo_data.shards import KEPT
+from dpo_data.store.shards import KEPT
 from dpo_data.versions import open_version
-from dpo_data.visible import short
 
 _MOST_BYTES = 64_000
 """Of a form: a note of 2 000 characters takes 24 000 when every one of them is escaped."""

@@ -15,7 +15,7 @@ import polars as pl
 from dpo_data.identity import coin
 from dpo_data.intervals import wilson
 from dpo_data.schema import DataError
-from dpo_data.shards import KEPT
+from dpo_data.store.shards import KEPT
 from dpo_data.versions import Version
 
 KEPT_SAMPLE = 50

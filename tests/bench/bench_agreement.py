@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dpo_data import agreement, coefficients, cycles, length_bias, style_bias
-from dpo_data.annotators import AnnotatorLimits, annotators, leave_one_out
-from dpo_data.reliability import CodedVotes, ReliabilityLimits, estimate
+from dpo_data import agreement, cycles, length_bias, style_bias
 from dpo_data.schema import VOTES
+from dpo_data.votes import coefficients
+from dpo_data.votes.annotators import AnnotatorLimits, annotators, leave_one_out
+from dpo_data.votes.reliability import CodedVotes, ReliabilityLimits, estimate
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PLANTED = 50  # annotators at random, and as many inverted

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import tiny
 import torch
 
-from dpo_train.accounting import Account
-from dpo_train.accounts import read
-from dpo_train.attribution import closure
+from dpo_train.account.accounting import Account
+from dpo_train.account.accounts import read
+from dpo_train.account.attribution import closure
 from dpo_train.config import TrainConfig
-from dpo_train.statistics import correlation
+from dpo_train.describe.statistics import correlation
 from dpo_train.train import train
 
 STEPS, CHORDS, PAIRS = 8, 3, 12

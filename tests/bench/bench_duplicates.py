@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 import polars as pl
 
-from dpo_data import near
-from dpo_data.words import tokens
+from dpo_data.texts import near
+from dpo_data.texts.words import tokens
 
 DRAFTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "neardup-drafts"
 Pairs = set[tuple[int, int]]

@@ -102,7 +102,8 @@ def clock() -> tuple[float, float]:
 def measure(rows: int, store: Path) -> dict[str, float]:
     from planted_version import FACTS, config
 
-    from dpo_data import changes, curate, explain, queries, versions
+    from dpo_data import curate, versions
+    from dpo_data.questions import changes, explain, queries
 
     facts = pl.read_parquet(store / "facts.parquet")
     settings = config()

@@ -1,0 +1,1 @@
+"""From the items of a reader to the tables of one batch."""

@@ -1,0 +1,1 @@
+"""How a version lies on disk, what it is made of, and what it must forget."""

@@ -1,0 +1,1 @@
+"""What touches text: block by block beside each batch, once, with nothing seen of the rest of the set."""

@@ -1,0 +1,1 @@
+"""Who votes and how far each can be believed."""

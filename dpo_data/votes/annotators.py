@@ -1,0 +1,152 @@
+"""The annotator table: who votes, how well, how evenly, and what would change without them.
+
+Accuracy is leave-one-out: every vote is held against what all OTHER votes on its comparison say, corrected for how
+unsure those are, so that a good annotator among noisy ones is not blamed for them. (The others' skills were estimated
+once, with this annotator present.) Judge models stand in the same table. The surprise: anonymous votes of a source are
+one pseudo-annotator, and never flagged, since nobody knows how many people they are.
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dpo_data.agreement import KEY, code, collapse
+from dpo_data.intervals import Z95, wilson
+from dpo_data.settings import Settings
+from dpo_data.votes.reliability import CodedVotes, Reliability, ReliabilityLimits, estimate, without_own
+
+Floats = NDArray[np.float64]
+
+
+class AnnotatorLimits(Settings):
+    """When an annotator is flagged."""
+
+    confidence_z: float = Field(2.5758, gt=0)
+    """Flags ask for a 99 % interval: a table of hundreds of annotators would accuse dozens at 95 %. Inverted: the whole
+    interval below one half. Random: not above one half, the whole of it below the mean accuracy
+    of the source's votes, and the accuracy itself nearer to one half than to that mean."""
+    min_judged: float = Field(10.0, ge=1)
+    """Effective votes that others' votes can judge: with fewer, a single dissent would name a person. Our choice."""
+
+
+def annotators(
+    votes: pl.DataFrame, limits: AnnotatorLimits | None = None, reliability: ReliabilityLimits | None = None
+) -> pl.DataFrame:
+    """One row per source and annotator, most votes first.
+
+    source, annotator (null: the anonymous votes of the source), kind, votes, tie_share, flag (null, random, inverted);
+    skill: the estimate of P(right); accuracy, accuracy_low, accuracy_high: leave-one-out, 95 %, on `judged` votes (an
+    effective number, votes whose comparison others voted on); position_n, first_share, first_low, first_high: decided
+    votes whose order is known and how many chose the side shown first; position_bias: the same as a logit of the model;
+    repeats, repeat_consistency: comparisons voted more than once and the share answered alike; flips: decisions that
+    would change or vanish without this annotator (null for anonymous votes).
+    """
+    limits, reliability = limits or AnnotatorLimits(), reliability or ReliabilityLimits()
+    coded, _, people = code(collapse(votes), reliability)
+    found = estimate(coded, reliability)
+    table = people.with_columns(**leave_one_out(coded, found, limits), **_counts(coded)).with_columns(
+        pl.Series("skill", found.skill), pl.Series("position_bias", found.bias)
+    )
+    table = table.join(_position(votes), on=["source", "annotator"], how="left", nulls_equal=True)
+    table = table.join(_repeats(votes), on=["source", "annotator"], how="left", nulls_equal=True)
+    named = pl.col("annotator").is_not_null()
+    return table.select(
+        "source",
+        "annotator",
+        pl.col("annotator_kind").alias("kind"),
+        "votes",
+        "tie_share",
+        "skill",
+        *(pl.col(name).fill_nan(None) for name in ("judged", "accuracy", "accuracy_low", "accuracy_high")),
+        pl.col("position_n").fill_null(0),
+        *(pl.col(name).fill_nan(None) for name in ("first_share", "first_low", "first_high")),
+        pl.when(pl.col("position_n") > 0).then("position_bias").alias("position_bias"),
+        pl.col("repeats").fill_null(0),
+        "repeat_consistency",
+        pl.when(named).then("flag").alias("flag"),
+        pl.when(named).then("flips").alias("flips"),
+    ).sort("votes", "source", "annotator", descending=[True, False, False])
+
+
+def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits) -> dict[str, pl.Series]:
+    """Leave-one-out accuracy with its interval, the flag, and the decisions that flip without the annotator.
+
+    With c the posterior of the others' choice, P(agree) = skill c + (1 - skill)(1 - c). Weighting votes by s = 2c - 1
+    (a coin toss of the others judges nobody) the weighted agreement is A + B skill, A = sum s(1-c) / sum s,
+    B = sum s^2 / sum s; its Wilson interval on Kish's n = (sum s)^2 / sum s^2 maps to the skill by the same line.
+    """
+    whole, rest = without_own(votes, found)
+    flips = np.sign(np.where(np.abs(whole) < 1e-4, 0, whole)) != np.sign(rest)
+    surplus = np.abs(np.tanh(rest / 2)) * (votes.direction != 0)
+    weight = surplus * votes.repeats
+
+    def total(values: NDArray[Any]) -> Floats:
+        return np.bincount(votes.annotator, values, minlength=votes.annotators).astype(np.float64)
+
+    mass, square = total(weight), total(weight * surplus)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate, n = total(weight * (votes.direction * rest > 0)) / mass, np.where(mass > 0, mass**2 / square, 0)
+        accuracy = _unmixed(rate, square / mass)
+        low, high = _interval(rate, n, square / mass, Z95)
+        sure_low, sure_high = _interval(rate, n, square / mass, limits.confidence_z)
+        earned = np.bincount(votes.group, np.nan_to_num(accuracy) * n) / np.bincount(votes.group, n)
+    typical = earned[votes.group]  # NaN where nobody of the source could be judged: nobody is flagged there
+    chance = (sure_low <= 0.5) & (sure_high < typical) & (accuracy < (0.5 + typical) / 2)
+    flag = np.where(chance, "random", "")
+    flag = np.where(sure_high < 0.5, "inverted", flag)
+    flag = np.where(n >= limits.min_judged, flag, "")
+    columns = {"judged": n, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
+    return {
+        **{name: pl.Series(values) for name, values in columns.items()},
+        "flag": pl.Series(flag).replace("", None),
+        "flips": pl.Series(total(flips).astype(np.uint32)),
+    }
+
+
+def _unmixed(rate: Floats, slope: Floats) -> Floats:
+    """The accuracy that agrees at `rate` with others who are right with probability (1 + slope) / 2."""
+    return np.asarray(np.clip((rate - (1 - slope) / 2) / slope, 0, 1), np.float64)
+
+
+def _interval(rate: Floats, n: Floats, slope: Floats, z: float) -> tuple[Floats, Floats]:
+    """Wilson's interval of the agreement as one of the accuracy, but never narrower than if the others were perfect."""
+    low, high = wilson(rate, n, z)
+    least_low, least_high = wilson(_unmixed(rate, slope), n, z)
+    return np.fmin(_unmixed(low, slope), least_low), np.fmax(_unmixed(high, slope), least_high)
+
+
+def _counts(votes: CodedVotes) -> dict[str, pl.Series]:
+    cast = np.bincount(votes.annotator, votes.repeats, minlength=votes.annotators)
+    ties = np.bincount(votes.annotator, votes.repeats * (votes.direction == 0), minlength=votes.annotators)
+    return {"votes": pl.Series(cast.astype(np.uint32)), "tie_share": pl.Series(ties / np.maximum(cast, 1))}
+
+
+def _position(votes: pl.DataFrame) -> pl.DataFrame:
+    """Share of decided votes for the side shown first, over the votes as cast (both orders of a judge count).
+
+    A vote that stands in several batches, read again in a file that grew, was cast once.
+    """
+    known = votes.filter(pl.col("shown_first").is_not_null() & (pl.col("choice") != "tie"))
+    if "batch" in known.columns and known["batch"].n_unique() > 1:
+        known = known.unique([*KEY, "choice", "shown_first", "at", "origin"])
+    shares = known.group_by("source", "annotator").agg(
+        pl.len().cast(pl.UInt32).alias("position_n"),
+        (pl.col("choice") == pl.col("shown_first")).mean().alias("first_share"),
+    )
+    low, high = wilson(shares["first_share"].to_numpy(), shares["position_n"].to_numpy())
+    return shares.with_columns(pl.Series("first_low", low), pl.Series("first_high", high))
+
+
+def _repeats(votes: pl.DataFrame) -> pl.DataFrame:
+    """How often an annotator saw a comparison more than once in one batch, and answered the same each time."""
+    group = [*KEY, *(["batch"] if "batch" in votes.columns else [])]
+    again = votes.filter(pl.col("annotator").is_not_null() & pl.struct(group).is_duplicated())
+    return (
+        again.group_by(group)
+        .agg((pl.col("choice").n_unique() == 1).alias("same"))
+        .group_by("source", "annotator")
+        .agg(pl.len().cast(pl.UInt32).alias("repeats"), pl.col("same").mean().alias("repeat_consistency"))
+    )

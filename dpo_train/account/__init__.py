@@ -1,0 +1,1 @@
+"""Accounted for: whose gradients moved the weights, and through them the margins."""

@@ -1,0 +1,184 @@
+"""The update ledger in a real run: which buckets, when an interval ends, what is written, and how it resumes.
+
+`open_account` says what it costs before the first step, and stays silent (None and a note) where the run cannot be
+accounted for. The account listens through `observe`, `step` and `look`; it draws no random number and puts every
+weight back, so the run is the one it would have been without it. Written: attribution.parquet, one row a held-out pair
+and account, in nats, from which every table of the report follows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from dpo_train.account.attribution import Attributed, attribute, bucket_names
+from dpo_train.account.updates import EXTRA, Ledger, cannot_book, plan
+from dpo_train.batches import Indices
+from dpo_train.describe.axes import UNKNOWN
+from dpo_train.pair_log import replace_table
+from dpo_train.pairs import PairSet
+from dpo_train.preparation import Job
+
+logger = logging.getLogger(__name__)
+MOST_SLICES = 12  # the largest; the rest share one bucket, "other"
+OTHER, OBSERVED = "other", "observed"
+SCHEMA = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("account", pa.string()),  # a training slice, one of updates.EXTRA, or "observed"
+        ("group", pa.int64()),  # hash group of the training prompts; -1 where there is none
+        ("train_pairs", pa.int64()),  # of slice and group
+        ("chosen", pa.float64()),  # change of the chosen log-probability, nats
+        ("rejected", pa.float64()),
+        ("chosen_reallocated", pa.float64()),
+        ("rejected_reallocated", pa.float64()),
+    ]
+)
+
+
+class Account:
+    """One run's ledger, the held-out pairs it is evaluated on, and what has been attributed so far."""
+
+    def __init__(self, job: Job, names: list[str], codes: Tensor, groups: int, ledger: Ledger) -> None:
+        self.job, self.names, self.codes, self.groups, self.ledger = job, names, codes, groups, ledger
+        held_out = job.watched["validation"].pairs
+        self.pairs, self.indices = held_out, held_out.probe(min(job.config.account_pairs, len(held_out)))
+        self.total: Attributed | None = None
+
+    def observe(self, pairs: PairSet, places: Indices) -> None:
+        """The gradient of these pairs has just been added."""
+        self.ledger.book(self.codes[torch.from_numpy(np.asarray(places))])
+
+    def step(self, norm: float) -> None:
+        """The optimizer has just stepped; gradients are still there."""
+        self.ledger.step(norm, self.job.accelerator)
+
+    def look(self, step: int, last: bool) -> None:
+        """At an evaluation: end the interval where one is due, and attribute it."""
+        chords = self.job.config.account_chords
+        # Edges at total * (j / chords)^1.5: weights move most at first.
+        due = any(
+            self.ledger.first_step < round(self.job.total * (j / chords) ** 1.5) <= step for j in range(1, chords + 1)
+        )
+        if not (due or last) or self.ledger.steps == self.ledger.first_step:
+            return
+        with self.ledger.silence():
+            found = attribute(self._score, len(self.indices), self.job.parameters, self.ledger.close())
+        self.total = found if self.total is None else self.total.add(found)
+
+    def _score(self, index: int) -> tuple[Tensor, Tensor]:
+        sums = self.job.policy.score(self.pairs.encoded([int(self.indices[index])]))
+        return sums.chosen[0], sums.rejected[0]
+
+    def table(self) -> pa.Table:
+        """attribution.parquet: one row a held-out pair and account."""
+        total = self.total
+        if total is None:
+            return SCHEMA.empty_table()
+        sizes = np.bincount(self.codes.numpy(), minlength=len(self.names) * self.groups)
+        accounts = [(name, group) for name in self.names for group in range(self.groups)]
+        rows = []
+        for place, index in enumerate(self.indices):
+            identity = self.pairs.pair_ids[int(index)]
+            for code, (name, group) in enumerate([*accounts, *((extra, -1) for extra in EXTRA)]):
+                booked = code < len(accounts)
+                rows.append(
+                    {
+                        "pair_id": identity,
+                        "account": name,
+                        "group": group,
+                        "train_pairs": int(sizes[code]) if booked else 0,
+                        "chosen": total.chosen[place, code],
+                        "rejected": total.rejected[place, code],
+                        "chosen_reallocated": total.chosen_reallocated[place, code] if booked else 0.0,
+                        "rejected_reallocated": total.rejected_reallocated[place, code] if booked else 0.0,
+                    }
+                )
+            observed = {"chosen": total.chosen_observed[place], "rejected": total.rejected_observed[place]}
+            rows.append({"pair_id": identity, "account": OBSERVED, "group": -1, "train_pairs": 0, **observed})
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+    def write(self, path: Path) -> None:
+        """Write attribution.parquet."""
+        replace_table(self.table(), path)
+
+    def save(self, folder: Path, step: int) -> None:
+        """Keep what `resume` needs, before the checkpoint of the same step appears; older files go."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"ledger|{name}": value for name, value in self.ledger.state().items()}
+        if self.total is not None:
+            tensors |= {f"total|{name}": torch.from_numpy(value) for name, value in self.total._asdict().items()}
+        partial = folder / f".ledger-{step:08d}"
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, partial)
+        partial.replace(folder / f"ledger-{step:08d}.safetensors")
+        for old in sorted(folder.glob("ledger-*.safetensors"))[: -self.job.config.save_total_limit - 1]:
+            old.unlink()
+
+    def resume(self, folder: Path, step: int) -> bool:
+        """Take over the account of a checkpoint; False where there is none, and the run goes on without."""
+        from safetensors.torch import load_file
+
+        path = folder / f"ledger-{step:08d}.safetensors"
+        if not path.is_file():
+            return False
+        kept = load_file(path)
+        self.ledger.resume(
+            {name.partition("|")[2]: value for name, value in kept.items() if name.startswith("ledger|")}
+        )
+        parts = {name.partition("|")[2]: value.numpy() for name, value in kept.items() if name.startswith("total|")}
+        self.total = Attributed(**parts) if parts else None
+        return True
+
+
+def open_account(job: Job) -> Account | None:
+    """The account of a run that is ready to start, or None with the reason in the run's notes."""
+    column = job.config.account_by
+    reason = _impossible(job)
+    if column is None:
+        return None
+    if reason is None:
+        names, slices = _slices(job.training, column)
+        weights = sum(parameter.numel() for parameter in job.parameters.values())
+        planned = plan(weights, len(names), int(job.config.account_memory * 2**30))
+        if planned.groups:
+            groups = torch.tensor([_group(prompt, planned.groups) for prompt in job.training.prompts])
+            codes = slices * planned.groups + groups
+            buckets = bucket_names(names, planned.groups)
+            ledger = Ledger(job.policy.network, job.parameters, job.optimizer, buckets, job.config.max_grad_norm)
+            logger.info("update ledger: %d buckets, %.2f GiB", len(buckets), planned.bytes / 2**30)
+            return Account(job, names, codes, planned.groups, ledger)
+        reason = f"its ledger needs {planned.bytes / 2**30:.1f} GiB, account_memory allows {job.config.account_memory}"
+    job.notes.append(f"margins are described but not accounted for: {reason}")
+    return None
+
+
+def _impossible(job: Job) -> str | None:
+    column = job.config.account_by
+    if column is not None and column not in job.training.rows.column_names:
+        return f"the training pairs have no column {column}"
+    if not len(job.watched["validation"].pairs):
+        return "there are no validation pairs"
+    return cannot_book(job.policy.network, job.parameters)
+
+
+def _slices(pairs: PairSet, column: str) -> tuple[list[str], Tensor]:
+    """Names of the slices, largest first, and the code of every training pair."""
+    values = pairs.rows.data.column(column).take(pa.array(pairs.kept)).to_pylist()
+    words = [UNKNOWN if value is None else str(value) for value in values]
+    ordered = sorted(Counter(words).items(), key=lambda item: (-item[1], item[0]))
+    names = [name for name, _ in ordered[:MOST_SLICES]] + ([OTHER] if len(ordered) > MOST_SLICES else [])
+    place = {name: code for code, name in enumerate(names)}
+    return names, torch.tensor([place.get(word, len(names) - 1) for word in words])
+
+
+def _group(prompt: str, groups: int) -> int:
+    return int.from_bytes(blake2b(prompt.encode(), digest_size=8).digest(), "big") % groups

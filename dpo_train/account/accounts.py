@@ -1,0 +1,153 @@
+"""The tables "pushed" and "reallocated": training slice by held-out slice, from a run's attribution.parquet.
+
+A column of "pushed" adds up to the movement observed in that held-out slice, up to the closure gap printed under it;
+a column of "reallocated" adds up to about zero, since slices compete for the same steps. Neither says what a training
+without the slice would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dpo_train.account.attribution import Attributed, cells, closure
+from dpo_train.describe.axes import ALL, label
+from dpo_train.describe.movement import metadata_of
+from dpo_train.describe.statistics import benjamini_hochberg, correlation, p_value
+
+OBSERVED = "observed"
+FEWEST = 3  # accounted held-out pairs of a slice that gets a column
+
+
+def read(table: pa.Table) -> tuple[Attributed, list[str], int, np.ndarray, np.ndarray]:
+    """(attributed, training slices, hash groups, sizes (buckets,), pair ids) of an attribution.parquet."""
+    rows = table.to_pylist()
+    ids = np.array(list(dict.fromkeys(row["pair_id"] for row in rows)), dtype=object)
+    first = [row for row in rows if row["pair_id"] == ids[0] and row["account"] != OBSERVED]
+    booked = [row for row in first if row["group"] >= 0]
+    names = list(dict.fromkeys(row["account"] for row in booked))
+    groups = len(booked) // len(names)
+
+    def matrix(column: str, only_booked: bool) -> np.ndarray:
+        width = len(booked) if only_booked else len(first)
+        values = [row[column] for row in rows if row["account"] != OBSERVED and (row["group"] >= 0 or not only_booked)]
+        return np.array(values, dtype=float).reshape(len(ids), width)
+
+    observed = [row for row in rows if row["account"] == OBSERVED]
+    found = Attributed(
+        matrix("chosen", False),
+        matrix("rejected", False),
+        matrix("chosen_reallocated", True),
+        matrix("rejected_reallocated", True),
+        np.array([row["chosen"] for row in observed]),
+        np.array([row["rejected"] for row in observed]),
+    )
+    return found, names, groups, np.array([row["train_pairs"] for row in booked], dtype=float), ids
+
+
+def account(table: pa.Table, pairs: pa.Table, beta: float, axis: str) -> dict[str, Any]:
+    """Cells and columns for all held-out pairs and for the slices of `axis`, as plain JSON types.
+
+    `columns`: slice, pairs, observed movement, closure gap, and what decay, rounding and unbooked gradients moved.
+    `elsewhere`: what each training slice pushed the held-out pairs outside itself, with interval and p.
+    `cells`: train, slice, pushed with interval, chosen and rejected part, reallocated, excess with adjusted p.
+    """
+    found, names, groups, sizes, ids = read(table)
+    columns = metadata_of(pairs, ids)
+    parts = {ALL: np.ones(len(ids), dtype=bool)}
+    held_out = label(columns).get(axis)
+    if held_out is not None:
+        parts |= {level: held_out.codes == code for code, level in enumerate(held_out.levels)}
+    parts = {name: members for name, members in parts.items() if members.sum() >= FEWEST}
+    made: list[dict[str, Any]] = []
+    heads: list[dict[str, Any]] = []
+    for name, members in parts.items():
+        rest = beta * (found.chosen - found.rejected)[members][:, len(sizes) :].mean(axis=0)
+        observed = beta * (found.chosen_observed - found.rejected_observed)[members].mean()
+        heads.append(
+            {
+                "slice": name,
+                "pairs": int(members.sum()),
+                "observed": float(observed),
+                "closure": closure(found, members),
+                "rest": float(rest.sum()),
+            }
+        )
+        for train, cell in zip(names, cells(found, beta, sizes, members, groups), strict=True):
+            made.append(
+                {
+                    "train": train,
+                    "train_pairs": cell.pushed.pairs,
+                    "slice": name,
+                    "pushed": cell.pushed.value,
+                    "pushed_low": _known(cell.pushed.low),
+                    "pushed_high": _known(cell.pushed.high),
+                    "chosen": cell.chosen,
+                    "rejected": cell.rejected,
+                    "reallocated": cell.reallocated.value,
+                    "excess": cell.excess.value,
+                    "p": _known(p_value(cell.excess)),
+                }
+            )
+    adjusted = benjamini_hochberg(np.array([np.nan if one["p"] is None else one["p"] for one in made]))
+    for one, value in zip(made, adjusted, strict=True):
+        one["p_adjusted"] = _known(float(value))
+    elsewhere = {}
+    for k, name in enumerate(names):
+        outside = np.ones(len(ids), dtype=bool)
+        if held_out is not None and name in held_out.levels:
+            outside = held_out.codes != held_out.levels.index(name)
+        if outside.sum() >= FEWEST:
+            cell = cells(found, beta, sizes, outside, groups)[k]
+            elsewhere[name] = {
+                "pushed": cell.pushed.value,
+                "pushed_low": _known(cell.pushed.low),
+                "pushed_high": _known(cell.pushed.high),
+                "pairs": int(outside.sum()),
+                "excess": cell.excess.value,
+                "p": _known(p_value(cell.excess)),
+            }
+    return {
+        "axis": axis,
+        "train": names,
+        "groups": groups,
+        "columns": heads,
+        "cells": made,
+        "elsewhere": elsewhere,
+    }
+
+
+def redundant(made: dict[str, Any] | None, confirmations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Slices that pushed much and yet are hardly missed when they are gone: others teach the same (twins).
+
+    Only a retraining can tell: its loss over all held-out pairs, with its interval, stays below the half of what the
+    slice's push said. The candidate twin is the slice whose pushes on held-out slices run most alike.
+    """
+    if made is None:
+        return []
+    found = []
+    for one in confirmations:
+        pushes = _profile(made, one["slice"])
+        cell = next((cell for cell in one["cells"] if cell["slice"] == ALL), None)
+        said = None if cell is None else cell.get("pushed")
+        if one["axis"] != made["axis"] or cell is None or not said or said >= 0 or cell["change_low"] is None:
+            continue
+        if cell["change_low"] > said / 2 and len(pushes) >= FEWEST:
+            alike = {name: correlation(pushes, _profile(made, name)) for name in made["train"] if name != one["slice"]}
+            twin = max(
+                alike, key=lambda name: (alike[name] if alike[name] == alike[name] else -2.0, name), default=None
+            )
+            found.append({"slice": one["slice"], "said": said, "missed": cell["change"], "twin": twin})
+    return found
+
+
+def _profile(made: Mapping[str, Any], train: str) -> np.ndarray:
+    """What a training slice pushed in every held-out slice."""
+    return np.array([cell["pushed"] for cell in made["cells"] if cell["train"] == train and cell["slice"] != ALL])
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value

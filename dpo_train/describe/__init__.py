@@ -1,0 +1,1 @@
+"""Described: on which slices of the data margins moved, and how sure that is."""
