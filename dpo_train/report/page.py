@@ -29,8 +29,8 @@ from dpo_train.describe.discovery import discover, rows
 from dpo_train.describe.movement import Movement, at_step, hits, movement, splits_of, steps_of
 from dpo_train.describe.slices import describe
 from dpo_train.describe.statistics import clustered_mean, slope
-from dpo_train.report.explorer import explorable, worst
 from dpo_train.report import charts, headline, wording
+from dpo_train.report.explorer import explorable, worst
 from dpo_train.report.questions import where
 
 TEMPLATES = Path(__file__).parent
