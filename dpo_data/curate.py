@@ -18,6 +18,7 @@ from dpo_data import (
     embeddings,
     length_bias,
     lengths,
+    projection,
     prompts,
     similarity,
     splits,
@@ -94,6 +95,8 @@ def measure(store: Path, config: CurationConfig, executor: Executor | None = Non
     ledger = prompts.measure(ledger, _prompt_edges(store, measured, texts, config, executor))
     ledger = cycles.measure(ledger, config.cycles)
     ledger = splits.measure(ledger)
+    if config.embedding_model is not None:
+        ledger = projection.measure(ledger, store, config.embedding_model)
     ledger = _add_slices(ledger.drop("topic_hash", strict=False), texts, config.slices)
     return _complete(ledger)
 

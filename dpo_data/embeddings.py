@@ -8,6 +8,7 @@ surprise: a vector's last bits depend on its batch mates, so whatever compares c
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
@@ -114,6 +115,18 @@ def recall(hashes: pl.Series, store: Path, model: str = DEFAULT) -> Embedded:
     """Vectors of texts embedded before, by hash."""
     known = _read(store / "cache" / "embeddings" / fingerprint(model), hashes.drop_nulls().unique())
     return _gather([known], 0, len(known))
+
+
+def parts(hashes: pl.Series, store: Path, model: str = DEFAULT) -> Iterator[pl.DataFrame]:
+    """The same one cache shard at a time, as `hash, vector`: bounded memory, whatever number of texts.
+
+    A text that two processes embedded at once is in two shards.
+    """
+    wanted = hashes.drop_nulls().unique().to_frame("hash")
+    for shard in sorted((store / "cache" / "embeddings" / fingerprint(model)).glob("*.parquet")):
+        found = pl.read_parquet(shard).join(wanted, on="hash", how="semi")
+        if len(found):
+            yield found
 
 
 def _gather(parts: list[pl.DataFrame], embedded: int, cached: int) -> Embedded:

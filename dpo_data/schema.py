@@ -106,6 +106,8 @@ LEDGER = pl.Schema(
         "similarity": pl.Float64(),  # cosine of the two responses
         "similarity_prompt_a": pl.Float64(),
         "similarity_prompt_b": pl.Float64(),
+        "x": pl.Float64(),  # where the prompt lies on a plane, for plots
+        "y": pl.Float64(),
         "duplicate_of": pl.String(),
         "duplicate_similarity": pl.Float64(),
         "duplicate_method": pl.String(),  # near or case_or_space

@@ -28,6 +28,7 @@ _TWINS = 20
 _NOT_MEASURES = {
     *("comparison_id", "source", "preferred", "reasons", "split", "weight", "votes", "votes_a", "votes_b", "votes_tie"),
     *("prompt_hash", "last_turn_hash", "hash_a", "hash_b", "duplicate_cluster", "duplicate_of", "prompt_group"),
+    *("x", "y"),
 }
 
 

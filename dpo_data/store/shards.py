@@ -37,6 +37,8 @@ SLICE_COLUMNS = pl.Schema(
         "annotators": pl.UInt32,
         "votes": pl.UInt32,
         "in_cycle": pl.Boolean,
+        "x": pl.Float64,  # where the prompt lies on a plane, for plots
+        "y": pl.Float64,
     }
 )
 
@@ -149,6 +151,8 @@ def pair_columns(rows: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
         "annotators",
         "votes",
         "in_cycle",
+        "x",
+        "y",
         *slices,
     )
 
