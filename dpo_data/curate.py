@@ -7,8 +7,10 @@ and the length rebalance. Deciding again with other limits touches no text.
 
 import logging
 from pathlib import Path
+from typing import Self
 
 import polars as pl
+from pydantic import Field, PositiveInt, model_validator
 
 from dpo_data import (
     agreement,
@@ -49,6 +51,7 @@ class CurationConfig(Settings):
     """Every limit of every room, and what to measure. Recorded whole in each version's manifest."""
 
     slices: tuple[str, ...] = ()  # attribute keys that become columns of the ledger and of the pairs
+    targets: dict[str, dict[str, PositiveInt]] = Field(default_factory=dict)  # kept pairs wanted: slice, value, pairs
     tokenizer: str | None = "smollm2-135m-instruct"  # of the model to be trained; null: no token counts
     embedding_model: str | None = "all-minilm-l6-v2"  # null: no embeddings
     sizes: SizeLimits = SizeLimits()
@@ -60,6 +63,14 @@ class CurationConfig(Settings):
     cycles: CycleLimits = CycleLimits()
     length_bias: LengthLimits = LengthLimits()
     splits: SplitShares = SplitShares()
+
+    @model_validator(mode="after")
+    def _targets_are_of_slices(self) -> Self:
+        known = ("source", "language", *self.slices)
+        unknown = sorted(set(self.targets) - set(known))
+        if unknown:
+            raise ValueError(f"targets: no slice {', '.join(unknown)}; slices are {', '.join(known)}")
+        return self
 
 
 def measure_texts(store: Path, config: CurationConfig, executor: Executor | None = None) -> dict[str, int]:
@@ -201,7 +212,9 @@ def _complete(ledger: pl.DataFrame) -> pl.DataFrame:
     absent = [pl.lit(None, kind).alias(name) for name, kind in LEDGER.items() if name not in ledger.columns]
     contract = [pl.col(name).cast(kind) for name, kind in LEDGER.items()]
     others = [name for name in ledger.columns if name not in LEDGER]
-    return ledger.with_columns(absent).select(*contract, *others).sort("comparison_id")
+    complete = ledger.with_columns(absent).select(*contract, *others)
+    # A published ledger is sorted: to sort a million rows of seventy columns again is most of deciding again.
+    return complete if complete["comparison_id"].is_sorted() else complete.sort("comparison_id")
 
 
 def row_rules(config: CurationConfig) -> dict[str, pl.Expr]:

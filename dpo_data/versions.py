@@ -207,6 +207,7 @@ def _write(
         thumbs=fates,
         slices=config.slices,
         limits=limits.of(manifest["config"]),
+        targets=config.targets,
     )
     durable.write_json(hidden / "stats.json", numbers)
     shown = opened.comparisons().filter(pl.col("comparison_id").is_in(sorted(example_ids(numbers)))).collect()

@@ -66,7 +66,20 @@ def stats_lines(stats: dict[str, Any]) -> list[str]:
     if flagged:
         names = ", ".join(f"{row['annotator']} ({row['flag']})" for row in flagged[:8])
         lines.append(f"flagged   {names}")
-    return lines
+    return lines + target_lines(stats.get("targets", []))
+
+
+def target_lines(targets: Sequence[dict[str, Any]]) -> list[str]:
+    """The slices that hold fewer pairs than wanted, shortest first; nothing where no target is set."""
+    if not targets:
+        return []
+    short = [row for row in targets if row["short"]]
+    rows = [("slice", "wanted", "kept", "short")]
+    rows += [
+        (f"{row['slice']} = {row['value']}", *(str(row[name]) for name in ("target", "kept", "short"))) for row in short
+    ]
+    reached = f"targets   {len(targets) - len(short)} of {len(targets)} slices have as many pairs as wanted"
+    return [reached, *(columns(rows) if short else [])]
 
 
 def _overall(table: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -138,6 +151,7 @@ def what_if_lines(changed: dict[str, Any]) -> list[str]:
     lines = [counts, *change_rows("why rows would leave", changed["left_by_reason"])]
     lines += change_rows("why entering rows were out", changed["entered_by_reason"])
     lines.append(f"length    chosen is longer in {_bias(_overall(changed['length_bias']))}")
+    lines += target_lines(changed["targets"])
     lines += ["rows that would change (dpo explain ID tells their story)"]
     return [
         *lines,

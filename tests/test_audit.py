@@ -14,6 +14,7 @@ from planted_version import Planted, config, ledger_of, many, plant_store
 from dpo_data import versions
 from dpo_data.audit import page, words
 from dpo_data.audit.answers import answers
+from dpo_data.questions.changes import what_if
 from dpo_data.questions.differences import pieces
 from dpo_data.questions.queries import query
 from dpo_data.questions.visible import short, visible
@@ -174,6 +175,23 @@ def test_the_sets_of_reasons_add_up_to_the_dropped_rows_and_the_rebalance_is_sil
     assert sum(row["rows"] for row in stats["reason_sets"]) == stats["counts"]["dropped"]
     assert stats["rebalance"] == []
     assert [row["covariate"] for row in stats["style_bias"]["after"]] == ["length", "headers", "lists", "bold"]
+
+
+def test_a_slice_that_is_short_of_its_target_needs_a_human(tmp_path: Path) -> None:
+    plant_store(tmp_path, some())
+    wanted = {"category": {"math": 4, "chat": 40, "poems": 9}}
+    version = versions.publish(tmp_path, ledger_of(some()), config(targets=wanted))
+    told = [task for task in words.tasks(version.stats) if "pairs wanted" in task.sentence]
+    assert [task.sentence for task in told] == [
+        "category poems holds 0 of 9 pairs wanted, 9 short: only 0 comparisons came in, so collect more.",
+        "category math holds 0 of 4 pairs wanted, 4 short: of 5 comparisons, most dropped because the votes call it a "
+        "tie (5).",
+    ]
+    assert len(query(tmp_path, shlex.split(told[1].command)[2])) == 5
+    assert "Against the targets of the recipe" in (version.path / "audit.html").read_text("utf-8")
+    # Deciding again finds no tie in these votes, so math has its pairs; a target can be tried like a limit.
+    again = what_if(tmp_path, "current", {"targets.category.chat": 50})
+    assert {row["value"]: row["short"] for row in again["targets"]} == {"chat": 10, "poems": 9, "math": 0}
 
 
 def test_what_the_rebalance_cost_is_told_by_slice(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planted_version import Planted, comparisons_of, config, ledger_of, many, plant_store, votes_of
 
 from dpo_data import schema, versions
+from dpo_data.curate import CurationConfig
 from dpo_data.questions import limits, yields
 from dpo_data.questions.stats import example_ids, funnel, reason_pairs, reasons, stats
 from dpo_data.votes.annotators import annotators
@@ -173,3 +174,24 @@ def test_an_empty_ledger_has_stats_too() -> None:
     ledger = ledger_of(many(1)).clear()
     found = stats(ledger, schema.empty(schema.VOTES))
     assert found["counts"]["comparisons"] == 0 and found["reasons"] == []
+
+
+def test_slices_are_held_against_their_targets_and_tell_what_they_lost() -> None:
+    wanted = {"category": {"math": 2, "chat": 5, "poems": 3}, "source": {"other": 1}}
+    found = numbers(eight(), targets=wanted)["targets"]
+    # chat: six comparisons, three kept; six and seven are ties, six and eight lack agreement.
+    assert [(row["value"], row["target"], row["kept"], row["comparisons"], row["short"]) for row in found] == [
+        ("poems", 3, 0, 0, 3),
+        ("chat", 5, 3, 6, 2),
+        ("math", 2, 2, 2, 0),
+        ("other", 1, 2, 3, 0),
+    ]
+    assert found[1]["dropped_for"] == [{"reason": "low_agreement", "rows": 2}, {"reason": "tie", "rows": 2}]
+    assert numbers(eight())["targets"] == []
+
+
+def test_a_target_for_what_is_no_slice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no slice desk; slices are source, language, category"):
+        CurationConfig(slices=("category",), targets={"desk": {"north": 10}})
+    with pytest.raises(ValueError, match="greater than 0"):
+        CurationConfig(targets={"language": {"de": 0}})

@@ -113,6 +113,7 @@ def tasks(stats: Stats) -> list[Task]:
                 reason_query("contradicting_twin"),
             )
         )
+    found += [_target(row) for row in stats["targets"] if row["short"]]
     unread = stats["counts"]["rejected_records"]
     if unread:
         found.append(Task(f"{counted(unread, 'raw record')} unreadable: mend at the source.", 'dpo sql "from rejects"'))
@@ -126,6 +127,23 @@ def _annotator(row: dict[str, Any]) -> Task:
         f"Annotator {name} {what} ({counted(row['votes'], 'vote')}): talk to them, or leave them out.",
         votes_query(row["annotator"]),
     )
+
+
+def _target(row: dict[str, Any]) -> Task:
+    slice_, value = short(row["slice"], 40), short(row["value"], 40)
+    sentence = (
+        f"{slice_} {value} holds {number(row['kept'])} of {number(row['target'])} pairs wanted, {number(row['short'])} "
+        f"short: {_remedy(row)}."
+    )
+    return Task(sentence, slice_query(row["slice"], row["value"]))
+
+
+def _remedy(row: dict[str, Any]) -> str:
+    """Why a slice is short, and so what would help."""
+    if row["comparisons"] < row["target"]:
+        return f"only {counted(row['comparisons'], 'comparison')} came in, so collect more"
+    lost = ", ".join(f"{reason(one['reason'])} ({number(one['rows'])})" for one in row["dropped_for"])
+    return f"of {counted(row['comparisons'], 'comparison')}, most dropped because {lost or 'no side is preferred'}"
 
 
 def reason_query(name: str) -> str:

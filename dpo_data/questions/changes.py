@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from dpo_data import curate, length_bias
 from dpo_data.identity import coin
+from dpo_data.questions import targets
 from dpo_data.schema import DataError
 from dpo_data.store.shards import KEPT
 
@@ -58,9 +59,9 @@ def diff(store: Path, old: str, new: str = "current") -> dict[str, Any]:
 def what_if(store: Path, version: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Decide a published ledger again under other limits, given as dotted names of CurationConfig. Reads no text.
 
-    The summary of `compare` with `version`, `overrides`, `length_bias` (as it would be) and `length_bias_before`, and
-    `sample`, at most 20 changed rows a kind. Raises `DataError` for a name that does not exist, a value out of range,
-    and a setting that acts on measuring.
+    The summary of `compare` with `version`, `overrides`, `length_bias` (as it would be) and `length_bias_before`,
+    `targets` (the slices against them, as they would be), and `sample`, at most 20 changed rows a kind. Raises
+    `DataError` for a name that does not exist, a value out of range, and a setting that acts on measuring.
     """
     from dpo_data.versions import open_version
 
@@ -77,6 +78,7 @@ def what_if(store: Path, version: str, overrides: Mapping[str, Any]) -> dict[str
         **found.summary,
         "length_bias_before": opened.stats["length_bias"]["after"],
         "length_bias": bias,
+        "targets": targets.against(after.with_columns(kept=KEPT), config.targets),
         "sample": _sample(found.rows),
     }
 
@@ -107,7 +109,7 @@ def _sample(rows: pl.DataFrame) -> list[dict[str, Any]]:
 
 def compare(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str] = ("source",)) -> Changes:
     """Compare two decided ledgers (schema.LEDGER); `by` names the columns of `after` to count the changes by."""
-    both = _side_by_side(before, after)
+    both = _side_by_side(before, after, by)
     kept_before, kept_after = pl.col("kept_before"), pl.col("kept_after")
     stayed = kept_before & kept_after
     kinds = {
@@ -117,7 +119,7 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str] = ("sou
         "re_split": stayed & (pl.col("split_before") != pl.col("split_after")),
     }
     rows = pl.concat([both.filter(rule).with_columns(change=pl.lit(kind)) for kind, rule in kinds.items()])
-    rows = rows.with_columns(why=_why()).sort("change", "comparison_id")
+    rows = _with_why(rows).sort("change", "comparison_id")
     summary = {
         "comparisons_before": before.height,
         "comparisons": after.height,
@@ -130,18 +132,25 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str] = ("sou
         "entered_by_reason": _by_reason(rows, "entered", "reasons_before", "reasons_after"),
         "left_by_reason": _by_reason(rows, "left", "reasons_after", "reasons_before"),
         "reasons": _reason_changes(both),
-        "by": [entry for name in by for entry in _by(rows, before, after, name)],
+        "by": [entry for name in by for entry in _by(rows, both, name)],
     }
     columns = ["comparison_id", "change", "why", "source", "reasons_before", "reasons_after"]
     columns += ["preferred_before", "preferred_after", "split_before", "split_after"]
     return Changes(rows.select(columns), summary)
 
 
-def _side_by_side(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """All comparisons of either ledger, with what each said; `known_*` tells which ledger has it."""
+def _side_by_side(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """All comparisons of either ledger, with what each said; `known_*` tells which ledger has it.
+
+    Of the columns in `by` the value that the later ledger has, as text.
+    """
+    names = [name for name in by if name not in COMPARED]
 
     def named(frame: pl.DataFrame, side: str) -> pl.DataFrame:
-        chosen = frame.select(*COMPARED, kept=KEPT, known=pl.lit(True))
+        values = [
+            (pl.col(name) if name in frame.columns else pl.lit(None)).cast(pl.String).alias(name) for name in names
+        ]
+        chosen = frame.select(*COMPARED, *values, kept=KEPT, known=pl.lit(True))
         return chosen.rename({name: f"{name}_{side}" for name in chosen.columns if name != "comparison_id"})
 
     joined = named(before, "before").join(named(after, "after"), on="comparison_id", how="full", coalesce=True)
@@ -150,8 +159,26 @@ def _side_by_side(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     return joined.with_columns(
         pl.col(flags).fill_null(False),
         pl.col("reasons_before", "reasons_after").fill_null(nothing),
-        source=pl.coalesce("source_after", "source_before"),
+        *(pl.coalesce(f"{name}_after", f"{name}_before").alias(name) for name in ("source", *names)),
     )
+
+
+def _with_why(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add `why`, written once for rows that changed alike: of a million rows few kinds differ."""
+    facts = ["change", "known_before", "known_after", "same_votes", "same_group"]
+    told = rows.with_columns(
+        same_votes=_same("votes_a", "votes_b"),
+        same_group=_same("prompt_group"),
+        said_before=pl.col("reasons_before").list.join(" "),
+        said_after=pl.col("reasons_after").list.join(" "),
+    )
+    alike = [*facts, "said_before", "said_after"]
+    kinds = told.unique(alike, keep="any").with_columns(why=_why()).select(*alike, "why")
+    return told.join(kinds, on=alike, how="left", maintain_order="left").drop(*alike[3:])
+
+
+def _same(*names: str) -> pl.Expr:
+    return pl.all_horizontal(pl.col(f"{name}_before").eq_missing(pl.col(f"{name}_after")) for name in names)
 
 
 def _why() -> pl.Expr:
@@ -163,9 +190,6 @@ def _why() -> pl.Expr:
 
     def one(phrase: str) -> pl.Expr:
         return pl.lit([phrase], dtype=pl.List(pl.String))
-
-    def same(*names: str) -> pl.Expr:
-        return pl.all_horizontal(pl.col(f"{name}_before").eq_missing(pl.col(f"{name}_after")) for name in names)
 
     appeared = phrases("now", "reasons_after", "reasons_before")
     vanished = phrases("no longer", "reasons_before", "reasons_after")
@@ -183,11 +207,11 @@ def _why() -> pl.Expr:
         .then(appeared)
         .when(change == "left")
         .then(one("no side is preferred now"))
-        .when((change == "flipped") & same("votes_a", "votes_b"))
+        .when((change == "flipped") & pl.col("same_votes"))
         .then(one("reliability of the annotators"))
         .when(change == "flipped")
         .then(one("new votes"))
-        .when(same("prompt_group"))
+        .when(pl.col("same_group"))
         .then(one("other shares"))
         .otherwise(one("prompt groups joined or parted"))
     )
@@ -219,18 +243,14 @@ def _reason_changes(both: pl.DataFrame) -> list[dict[str, Any]]:
     return joined.sort("reason").to_dicts()
 
 
-def _by(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame, name: str) -> list[dict[str, Any]]:
+def _by(rows: pl.DataFrame, both: pl.DataFrame, name: str) -> list[dict[str, Any]]:
     """Changes and kept rows per value of a column."""
-    known = [frame.select("comparison_id", pl.col(name).cast(pl.String)) for frame in (after, before) if name in frame]
-    values = pl.concat(known).unique("comparison_id", keep="first", maintain_order=True)
     value = pl.col(name).fill_null("not measured").alias("value")
-    changed = rows.select("comparison_id", "change").join(values, on="comparison_id", how="left")
-    table = changed.group_by(value).agg((pl.col("change") == kind).sum().alias(kind) for kind in KINDS)
-    for side, frame in (("kept_before", before), ("kept", after)):
-        kept = frame.filter(KEPT).select("comparison_id").join(values, on="comparison_id", how="left")
-        table = table.join(kept.group_by(value).agg(pl.len().alias(side)), on="value", how="full", coalesce=True)
-    filled = table.with_columns(pl.col(*KINDS, "kept_before", "kept").fill_null(0)).sort("value")
-    return [{"slice": name, **row} for row in filled.to_dicts()]
+    changed = rows.group_by(value).agg((pl.col("change") == kind).sum().alias(kind) for kind in KINDS)
+    kept = both.group_by(value).agg(kept_before=pl.col("kept_before").sum(), kept=pl.col("kept_after").sum())
+    table = kept.join(changed, on="value", how="left").with_columns(pl.col(*KINDS).fill_null(0)).sort("value")
+    shown = table.filter(pl.sum_horizontal("kept_before", "kept", *KINDS) > 0)
+    return [{"slice": name, **row} for row in shown.select("value", *KINDS, "kept_before", "kept").to_dicts()]
 
 
 def merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ beside its n; a share that was sampled has a 95 % interval. Lists of `examples` 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import polars as pl
 
 from dpo_data import length_bias, style_bias
 from dpo_data.agreement import collapse
+from dpo_data.questions import targets as slice_targets
 from dpo_data.questions import yields
 from dpo_data.questions.reasons import EXAMPLES, funnel, reason_pairs, reason_sets, reasons, sample
 from dpo_data.questions.trust import trust
@@ -35,14 +36,17 @@ def stats(
     thumbs: dict[str, int] | None = None,
     slices: Sequence[str] = (),
     limits: Table | None = None,
+    targets: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Every number of the audit as plain JSON values.
 
     `ledger` is decided (schema.LEDGER and the slice columns), `votes` have the columns of schema.VOTES, `annotators`
-    is `annotators.annotators(votes)`, `thumbs` what became of lone thumbs (`unpaired.lone`), `limits` is `limits.of`.
+    is `annotators.annotators(votes)`, `thumbs` what became of lone thumbs (`unpaired.lone`), `limits` is `limits.of`,
+    `targets` are the configuration's.
     """
     ledger = ledger.sort("comparison_id").with_columns(kept=KEPT)
     by = [name for name in ("source", "language", *slices) if name in ledger.columns]
+    after = length_bias.bias(ledger.filter("kept"), by, weight="weight")
     numbers = {
         "counts": _counts(ledger, votes, rejects),
         "reasons": reasons(ledger),
@@ -54,9 +58,9 @@ def stats(
         "annotators": _annotators(annotators),
         "length_bias": {
             "before": length_bias.bias(ledger, by).to_dicts(),
-            "after": length_bias.bias(ledger.filter("kept"), by, weight="weight").to_dicts(),
+            "after": after.to_dicts(),
         },
-        "rebalance": _rebalance(ledger, by),
+        "rebalance": _rebalance(ledger, by, after),
         "style_bias": {
             "before": style_bias.regression(ledger).to_dicts(),
             "after": style_bias.regression(ledger.filter("kept"), weight="weight").to_dicts(),
@@ -68,6 +72,7 @@ def stats(
         "yield": yields.curves(ledger, by),
         "cycles": _cycles(ledger),
         "slices": [row for name in by for row in _slice(ledger, name)],
+        "targets": slice_targets.against(ledger, targets or {}),
         "borderline": yields.borderline(ledger, limits or []),
         "limits": limits or [],
         "rejects": _rejects(rejects),
@@ -139,10 +144,10 @@ def _annotators(table: pl.DataFrame | None) -> dict[str, Any]:
     return {"annotators": table.height, "named": int(named), "flagged": flagged.height, "rows": shown.to_dicts()}
 
 
-def _rebalance(ledger: pl.DataFrame, by: Sequence[str]) -> Table:
+def _rebalance(ledger: pl.DataFrame, by: Sequence[str], after: pl.DataFrame) -> Table:
     """What balancing lengths did and cost, by slice; nothing where it left out no row and weighed none."""
     acted = pl.col("reasons").list.contains("length_rebalanced") | (pl.col("weight") != 1)
-    return length_bias.effect(ledger, by).to_dicts() if ledger.select(acted.any()).item() else []
+    return length_bias.effect(ledger, by, after).to_dicts() if ledger.select(acted.any()).item() else []
 
 
 def _splits(ledger: pl.DataFrame) -> Table:
