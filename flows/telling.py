@@ -74,7 +74,7 @@ def target_lines(targets: Sequence[dict[str, Any]]) -> list[str]:
     if not targets:
         return []
     short = [row for row in targets if row["short"]]
-    rows = [("slice", "wanted", "kept", "short")]
+    rows: list[tuple[str, ...]] = [("slice", "wanted", "kept", "short")]
     rows += [
         (f"{row['slice']} = {row['value']}", *(str(row[name]) for name in ("target", "kept", "short"))) for row in short
     ]
