@@ -134,7 +134,13 @@ def _settings(run: Path, version: Path) -> tuple[TrainConfig, int]:
         raise TrainError(f"{run.name} was not trained on version {version.name}.")
     raw.pop("beta", None)
     quiet = {"account_by": None, "report_to": (), "stop_when_flat": False, "load_best_model_at_end": False}
-    return TrainConfig.model_validate(raw | quiet), last
+    config = TrainConfig.model_validate(raw | quiet)
+    if config.loss.shards != "pairs":
+        raise TrainError(
+            f"{run.name} was trained on single responses (loss_type {config.loss.loss_type}); only "
+            "runs on pairs can be retrained without a slice."
+        )
+    return config, last
 
 
 def _trained(config: TrainConfig, version: Path, folder: Path) -> Path:

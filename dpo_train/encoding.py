@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from dpo_train.batches import EncodedPair, row_length
 from dpo_train.config import TrainError
 
@@ -23,6 +25,7 @@ PROMPT_TOO_LONG = "prompt_too_long"
 CHOSEN_TOO_LONG = "chosen_too_long"
 REJECTED_TOO_LONG = "rejected_too_long"
 BOTH_TOO_LONG = "both_too_long"
+RESPONSE_TOO_LONG = "response_too_long"  # of a single response
 EMPTY_RESPONSE = "empty_response"
 EMPTY_PROMPT = "empty_prompt"
 IDENTICAL = "identical_after_truncation"
@@ -62,6 +65,37 @@ class Encoder:
             for answers in (chosen, rejected)
         ]
         return [self._split(*ids) for ids in zip(prompt_ids, *sides, strict=True)]
+
+    def encode_single(
+        self, prompts: Sequence[Messages], responses: Sequence[Messages], desirable: Sequence[bool]
+    ) -> list[Encoded]:
+        """Encode single responses: a desirable one is a pair's chosen side, any other its rejected, the other is empty.
+
+        Raises `TrainError` as `encode` does.
+        """
+        prompt_ids = self._tokens([self._render(messages, True) for messages in prompts])
+        wholes = self._tokens(
+            [self._render([*prompt, *answer], False) for prompt, answer in zip(prompts, responses, strict=True)]
+        )
+        return [self._single(*ids) for ids in zip(prompt_ids, wholes, desirable, strict=True)]
+
+    def _single(self, prompt: list[int], whole: list[int], desirable: bool) -> Encoded:
+        border = common_prefix(prompt, whole)
+        answer = self._without_tail(whole[border:])
+        room = self.max_length - border
+        over = max(0, len(answer) - room)
+        reason = PROMPT_TOO_LONG if room <= 0 else RESPONSE_TOO_LONG if over and not self.keep_start else None
+        if self.keep_start and room > 0:
+            answer = answer[:room]
+        if border == 0:
+            reason = reason or EMPTY_PROMPT
+        if not answer:
+            reason = reason or EMPTY_RESPONSE
+        cut, ends = over if self.keep_start else 0, bool(answer) and answer[-1] in self.ends
+        merged = border < len(prompt)
+        if desirable:
+            return Encoded(EncodedPair(prompt[:border], answer, ()), reason, merged, cut, 0, ends, True)
+        return Encoded(EncodedPair(prompt[:border], (), answer), reason, merged, 0, cut, True, ends)
 
     def _render(self, messages: Messages, generation: bool) -> str:
         try:
@@ -125,8 +159,24 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return count
 
 
+SCHEMA = pa.schema(
+    [
+        ("prompt_tokens", pa.list_(pa.int64())),
+        ("chosen_tokens", pa.list_(pa.int64())),
+        ("rejected_tokens", pa.list_(pa.int64())),
+        ("reason", pa.string()),  # empty for a pair that trains
+        ("length", pa.int64()),
+        ("merged_boundary", pa.bool_()),
+        ("cut_chosen", pa.int64()),
+        ("cut_rejected", pa.int64()),
+        ("end_chosen", pa.bool_()),
+        ("end_rejected", pa.bool_()),
+    ]
+)
+
+
 def columns(encoded: Sequence[Encoded]) -> dict[str, list[Any]]:
-    """The pairs as columns of the token cache; `length` is what the pair costs as an input row."""
+    """The pairs as columns of the token cache (`SCHEMA`); `length` is what the pair costs as an input row."""
     return {
         "prompt_tokens": [one.pair.prompt for one in encoded],
         "chosen_tokens": [one.pair.chosen for one in encoded],

@@ -7,35 +7,24 @@ its numbers are the reference's and margins are exactly 0 (that it truly is, is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import torch
 
 from dpo_train.batches import Indices
 from dpo_train.logprobs import Sums
-from dpo_train.losses.contract import PairLogprobs, PairLoss
 from dpo_train.metrics import Measured, joined, measure
-from dpo_train.model import Policy
-from dpo_train.pairs import PairSet
-from dpo_train.reference import Reference, pair_logprobs, scored
+from dpo_train.reference import pair_logprobs, scored
+from dpo_train.scoring import Known, Scoring, gather, neutral_point, together
 
 
-def evaluate(
-    loss: PairLoss,
-    policy: Policy,
-    pairs: PairSet,
-    reference: Reference,
-    indices: Indices,
-    budget: int,
-    accelerator: Any,
-) -> Measured:
+def evaluate(scoring: Scoring, known: Known, indices: Indices) -> Measured:
     """The pairs at `indices`, measured live, in that order, on every process."""
+    loss, policy, accelerator, pairs = scoring.loss, scoring.policy, scoring.accelerator, known.pairs
     mine = indices[accelerator.process_index :: accelerator.num_processes]
+    neutral = neutral_point(scoring, known, mine)
     places, parts, numbers = [], [], []
-    for group, sums in scored(policy, pairs, mine, budget):
-        logps = pair_logprobs(sums, reference, pairs, group, policy.device, pairs.encoded(group))
+    for group, sums in scored(policy, pairs, mine, scoring.budget):
+        logps = pair_logprobs(sums, known.reference, pairs, group, policy.device, pairs.encoded(group), neutral)
         parts.append(measure(loss, logps, pairs.weights[group]))
         numbers.append(logps)
         places.append(group)
@@ -50,41 +39,13 @@ def evaluate(
     return Measured(*(column[order] for column in joined([part for _, part in gathered])))
 
 
-def at_start(
-    loss: PairLoss,
-    policy: Policy,
-    pairs: PairSet,
-    reference: Reference,
-    indices: Indices,
-    budget: int,
-    accelerator: Any,
-) -> Measured:
+def at_start(scoring: Scoring, known: Known, indices: Indices) -> Measured:
     """The same before the first step, from the reference alone where the loss needs nothing else."""
-    if "chosen_collision" in loss.needs:
-        return evaluate(loss, policy, pairs, reference, indices, budget, accelerator)
-    here = reference.of(indices, policy.device)
+    if "chosen_collision" in scoring.loss.needs:
+        return evaluate(scoring, known, indices)
+    device, pairs = scoring.policy.device, known.pairs
+    here = known.reference.of(indices, device)
     sums = Sums(here["ref_chosen"], here["ref_rejected"], here["ref_chosen_prefix"], here["ref_rejected_prefix"])
     with torch.no_grad():
-        encoded = pairs.encoded(indices)
-        return measure(
-            loss, pair_logprobs(sums, reference, pairs, indices, policy.device, encoded), pairs.weights[indices]
-        )
-
-
-def together(parts: Sequence[PairLogprobs]) -> PairLogprobs:
-    """Parts of one set of pairs as one, in the order given, on the CPU: other processes' lie on other devices."""
-    columns: list[Any] = [
-        None if values[0] is None else torch.cat([value.detach().cpu() for value in values])
-        for values in zip(*parts, strict=True)
-    ]
-    return PairLogprobs(*columns)
-
-
-def gather(accelerator: Any, items: list[Any]) -> list[Any]:
-    """The lists of all processes, one behind the other, on every process."""
-    if accelerator.num_processes == 1:
-        return items
-    from accelerate.utils import gather_object
-
-    found: list[Any] = gather_object(items)
-    return found
+        logps = pair_logprobs(sums, known.reference, pairs, indices, device, pairs.encoded(indices))
+        return measure(scoring.loss, logps, pairs.weights[indices])

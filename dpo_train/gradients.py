@@ -17,57 +17,51 @@ from torch import Tensor, nn
 
 from dpo_train.batches import Indices, cut
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.evaluation import gather, together
 from dpo_train.losses import PairLogprobs, window_gradients
-from dpo_train.losses.contract import PairLoss
 from dpo_train.metrics import Floats, Measured, joined, measure
-from dpo_train.model import Policy
 from dpo_train.pairs import PairSet
-from dpo_train.reference import Reference, memory_of, pair_logprobs
+from dpo_train.reference import memory_of, pair_logprobs
+from dpo_train.scoring import Known, Scoring, gather, neutral_point, together
 
 # Called after the gradient of some pairs was added to the parameters' `.grad`: (pairs, their indices).
 Observer = Callable[[PairSet, Indices], None]
 
 
-def add_gradient(
-    loss: PairLoss,
-    policy: Policy,
-    pairs: PairSet,
-    reference: Reference,
-    window: Indices,
-    budget: int,
-    accelerator: Any,
-    observe: Observer | None = None,
-) -> Measured:
+def add_gradient(scoring: Scoring, known: Known, window: Indices, observe: Observer | None = None) -> Measured:
     """Add Σ wᵢ ∇lᵢ / len(window) to the parameters' `.grad`; returns the window measured, in no particular order.
 
     Each process takes its share of the window; `share_gradient` makes the sum over processes. Raises `TrainError`
     where memory runs out.
     """
+    loss, policy, accelerator, pairs = scoring.loss, scoring.policy, scoring.accelerator, known.pairs
     mine = window[accelerator.process_index :: accelerator.num_processes]
-    groups = [mine[group] for group in cut(pairs.lengths[mine], budget)]
+    groups = [mine[group] for group in cut(pairs.lengths[mine], scoring.budget)]
+    neutral = neutral_point(scoring, known, mine)
 
     def score(places: Indices) -> PairLogprobs:
         encoded = pairs.encoded(places)
-        return pair_logprobs(policy.score(encoded), reference, pairs, places, policy.device, encoded)
+        sums = policy.score(encoded)
+        return pair_logprobs(sums, known.reference, pairs, places, policy.device, encoded, neutral)
 
     parts: list[Measured] = []
-    with policy.learning(), memory_of(pairs, mine, budget):
-        known = _window_slopes(loss, policy, pairs, groups, score, accelerator) if loss.scope == "window" else None
+    with policy.learning(), memory_of(pairs, mine, scoring.budget):
+        told = _window_slopes(scoring, pairs, groups, score) if loss.scope == "window" else None
         for number, places in enumerate(groups):
             logps = score(places)
             weights = pairs.weights[places]
             part = measure(loss, logps, weights)
-            if known is None:
+            if told is None:
                 total = (loss(logps) * torch.from_numpy(weights).to(policy.device)).sum()
             else:
-                part = part._replace(loss=known[number].loss)
-                total = _pull(logps, known[number].slopes)
+                part = part._replace(loss=told[number].loss)
+                total = _pull(logps, told[number].slopes)
             accelerator.backward(total / len(window))
             if observe is not None:
                 observe(pairs, places)  # the gradient of exactly these pairs has just been added
             parts.append(part)
-    return joined(gather(accelerator, [joined(parts)] if parts else []))
+    measured = joined(gather(accelerator, [joined(parts)] if parts else []))
+    scoring.seen.update(measured)
+    return measured
 
 
 def share_gradient(parameters: Mapping[str, nn.Parameter], accelerator: Any) -> None:
@@ -78,7 +72,7 @@ def share_gradient(parameters: Mapping[str, nn.Parameter], accelerator: Any) -> 
             parameter.grad = accelerator.reduce(grad, "sum")
 
 
-class _Known(NamedTuple):
+class _Told(NamedTuple):
     """What the whole window says of some of its pairs: their losses, and d (Σ wᵢ lᵢ) / d (each log-probability)."""
 
     loss: Floats
@@ -86,17 +80,13 @@ class _Known(NamedTuple):
 
 
 def _window_slopes(
-    loss: PairLoss,
-    policy: Policy,
-    pairs: PairSet,
-    groups: Sequence[Indices],
-    score: Callable[[Indices], PairLogprobs],
-    accelerator: Any,
-) -> list[_Known]:
+    scoring: Scoring, pairs: PairSet, groups: Sequence[Indices], score: Callable[[Indices], PairLogprobs]
+) -> list[_Told]:
     """Of each of this process's groups, the window of all processes in view.
 
     The random numbers are put back, so that the second pass meets the very dropout of this one.
     """
+    policy, accelerator = scoring.policy, scoring.accelerator
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         mine = [(score(places), pairs.weights[places]) for places in groups]
@@ -104,12 +94,12 @@ def _window_slopes(
     everyone = gather(accelerator, mine)
     first = sum(gather(accelerator, [len(mine)])[: accelerator.process_index])
     weights = torch.from_numpy(np.concatenate([weight for _, weight in everyone]))
-    values, gradients = window_gradients(loss, together([part for part, _ in everyone]), weights)
+    values, gradients = window_gradients(scoring.loss, together([part for part, _ in everyone]), weights)
     sizes = [len(part.chosen) for part, _ in everyone]
     losses = torch.split(values, sizes)[first : first + len(mine)]
     split = {name: torch.split(value, sizes)[first : first + len(mine)] for name, value in gradients.items()}
     return [
-        _Known(losses[number].numpy(), {name: value[number].to(policy.device) for name, value in split.items()})
+        _Told(losses[number].numpy(), {name: value[number].to(policy.device) for name, value in split.items()})
         for number in range(len(mine))
     ]
 

@@ -2,7 +2,8 @@
 
 Every metric is a mean over all pairs of a set, whatever batches they were scored in; ties count half in an accuracy.
 Names are TRL's. The surprise: `loss` is the weighted one that is minimised (Σ wᵢ lᵢ / number of pairs), everything
-else is unweighted, and says how the pairs stand and not how much they count.
+else is unweighted, and says how the pairs stand and not how much they count. Single responses have one side: means of a
+side are over the rows that have it, and a margin is the reward in the direction of the row's label.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dpo_train.losses import PairLogprobs
 from dpo_train.losses.contract import PairLoss
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 TIE = 1e-6  # margins closer to 0 are ties: what the slice report takes too
 
 
@@ -39,6 +41,11 @@ class Measured(NamedTuple):
     def margin(self) -> Floats:
         """Reward of chosen minus reward of rejected."""
         return self.reward_chosen - self.reward_rejected
+
+    @property
+    def sides(self) -> tuple[Bools, Bools]:
+        """Which rows have a chosen side, and which a rejected one: pairs have both, single responses one."""
+        return self.tokens_chosen > 0, self.tokens_rejected > 0
 
     @property
     def log_loss(self) -> Floats:
@@ -63,19 +70,22 @@ def joined(parts: Sequence[Measured]) -> Measured:
 
 
 def means(values: Measured) -> dict[str, float]:
-    """The metrics of a set of pairs, each an exact mean over them, under TRL's names."""
-    margin = values.margin
+    """The metrics of a set of pairs, each an exact mean over them, under TRL's names; none of a side nobody has."""
+    margin, (good, bad) = values.margin, values.sides
     hits = np.where(np.abs(margin) < TIE, 0.5, margin > 0)
-    return {
+    found = {
         "loss": float((values.loss * values.weight).mean()),
         "log_loss": float(values.log_loss.mean()),
-        "rewards/chosen": float(values.reward_chosen.mean()),
-        "rewards/rejected": float(values.reward_rejected.mean()),
         "rewards/margins": float(margin.mean()),
         "rewards/accuracies": float(hits.mean()),
-        "logps/chosen": float(values.logp_chosen.mean()),
-        "logps/rejected": float(values.logp_rejected.mean()),
     }
+    if good.any():
+        found["rewards/chosen"] = float(values.reward_chosen[good].mean())
+        found["logps/chosen"] = float(values.logp_chosen[good].mean())
+    if bad.any():
+        found["rewards/rejected"] = float(values.reward_rejected[bad].mean())
+        found["logps/rejected"] = float(values.logp_rejected[bad].mean())
+    return found
 
 
 def alarms(first: Measured, last: Measured, train_margin: float | None = None) -> list[str]:
@@ -84,15 +94,14 @@ def alarms(first: Measured, last: Measured, train_margin: float | None = None) -
     Limits are engineering defaults (drift .05 nats a token, displaced half, saturated half), not published numbers.
     """
     chosen, rejected = last.logp_chosen - first.logp_chosen, last.logp_rejected - first.logp_rejected
-    per_token = float((chosen / last.tokens_chosen).mean())
-    margin, gap = last.margin - first.margin, last.tokens_chosen - last.tokens_rejected
-    found = [
-        _flat(margin),
-        _falling(chosen, rejected, margin),
-        _drift(per_token),
-        _saturated(last.margin),
-        _length(margin, gap),
-    ]
+    margin, (good, bad) = last.margin - first.margin, last.sides
+    found = [_flat(margin), _saturated(last.margin)]
+    if (good & bad).all():
+        found += [_falling(chosen, rejected, margin), _length(margin, last.tokens_chosen - last.tokens_rejected)]
+    else:  # single responses: what length does to them shows in how likely they became, whatever their label
+        found += [_undesired(chosen[good]), _length(chosen + rejected, last.tokens_chosen + last.tokens_rejected)]
+    if good.any():
+        found.append(_drift(float((chosen[good] / last.tokens_chosen[good]).mean())))
     if train_margin is not None and train_margin > 0 and float(margin.mean()) < 0.25 * train_margin:
         found.append(
             f"Margins grew by {train_margin:.3f} on training pairs but by {margin.mean():.3f} on held-out pairs: the "
@@ -129,6 +138,15 @@ def _falling(chosen: Floats, rejected: Floats, margin: Floats) -> str | None:
             f"Both answers became less likely (chosen {chosen.mean():.2f}, rejected {rejected.mean():.2f} nats): in "
             f"{displaced:.0%} of the pairs whose margin grew, chosen fell too. Common where both are alike (Razin et "
             "al. 2024, arXiv:2410.08847); drop pairs that are too similar, lower learning_rate or add an sft term."
+        )
+    return None
+
+
+def _undesired(chosen: Floats) -> str | None:
+    if len(chosen) and chosen.mean() < 0:
+        return (
+            f"Desirable answers became less likely (by {-chosen.mean():.2f} nats on average): the policy learns what "
+            "to avoid and not what to say. Raise desirable_weight, lower undesirable_weight or lower learning_rate."
         )
     return None
 

@@ -2,29 +2,50 @@
 
 Shards are opened with `datasets`, so a set larger than memory trains; tokens lie in an Arrow file of the cache that is
 keyed by the shards' content, the tokenizer and the truncation, and by nothing else. Only numbers a pair (length,
-weight, hashes) are held in memory. The surprise: pairs that cannot train are left out here, each with a reason in
-`reasons`, and indices count the pairs that stayed.
+weight, hashes) are held in memory. A single response of the unpaired shards is a pair with one empty side. The
+surprise: pairs that cannot train are left out here, each with a reason in `reasons`, and indices count the pairs that
+stayed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dpo_train.batches import EncodedPair, Indices
 from dpo_train.config import TrainError
-from dpo_train.encoding import Encoder, columns
+from dpo_train.encoding import SCHEMA, Encoded, Encoder, columns
+from dpo_train.losses.contract import Shards
 
 SPLITS = ("train", "validation", "test")
-_NEEDED = ("pair_id", "prompt", "chosen", "rejected")
+_NEEDED: dict[Shards, tuple[str, ...]] = {
+    "pairs": ("pair_id", "prompt", "chosen", "rejected"),
+    "unpaired": ("row_id", "prompt", "completion", "label"),
+}
+DESIRABLE, UNDESIRABLE = "desirable", "undesirable"  # the label of a single response, as slices show it
+
+
+class Rows(Protocol):
+    """What can be scored: a `PairSet`, or its rows put together otherwise."""
+
+    split: str
+    pair_ids: list[str]
+    lengths: Indices
+
+    def __len__(self) -> int: ...
+
+    def encoded(self, indices: Iterable[int]) -> list[EncodedPair]:
+        """Token ids of some rows."""
+        ...
 
 
 class PairSet:
@@ -56,9 +77,16 @@ class PairSet:
             return []
         return [EncodedPair(*ids) for ids in zip(*(table.column(name).to_pylist() for name in names), strict=True)]
 
+    def tokens_of(self, part: Literal["prompt", "chosen", "rejected"]) -> Indices:
+        """How many tokens that part of every pair has, shape (pairs,); 0 for a side that a single response lacks."""
+        counts = pc.list_value_length(self.tokens.data.column(f"{part}_tokens")).to_numpy()
+        return np.asarray(counts[self.kept], dtype=np.int64)
+
     def metadata(self, indices: Sequence[int]) -> pa.Table:
-        """Every column of some pairs; prompt, chosen and rejected as text."""
+        """Every column of some pairs; prompt, chosen and rejected as text (of a single response, one is empty)."""
         table = self.rows.select(self.kept[np.asarray(indices, dtype=np.int64)]).with_format("arrow")[:]
+        if "completion" in table.column_names:
+            table = _sides(table)
         for name in ("prompt", "chosen", "rejected"):
             texts = [_text(messages) for messages in table.column(name).to_pylist()]
             table = table.set_column(table.column_names.index(name), name, pa.array(texts, pa.string()))
@@ -115,20 +143,20 @@ class PairSet:
         return sum(value is None for value in self._column(name))
 
 
-def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path) -> PairSet:
-    """The pairs of one split of a version folder; empty where the version has none of it.
+def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path, kind: Shards = "pairs") -> PairSet:
+    """The rows of one split of a version folder, of the shards that the loss trains on; empty where there are none.
 
-    Raises `TrainError` where the version has no shards or they lack a column.
+    Raises `TrainError` where the version has no such shards or they lack a column.
     """
     import datasets
 
-    shards = sorted((version / "pairs").glob(f"{split}-*.parquet"))
-    if not (version / "pairs").is_dir() or (split == "train" and not shards):
-        raise TrainError(f"{version}: no shards pairs/{split}-*.parquet. Publish a version first, or check the path.")
+    shards = sorted((version / kind).glob(f"{split}-*.parquet"))
+    if not (version / kind).is_dir() or (split == "train" and not shards):
+        raise TrainError(f"{version}: no shards {kind}/{split}-*.parquet. {_HOW_TO_GET[kind]}")
     shards = [shard for shard in shards if pq.ParquetFile(shard).metadata.num_rows]
     if not shards:
         return PairSet(split, *_nothing())
-    _check_columns(shards)
+    _check_columns(shards, kind)
     digest = blake2b(digest_size=8)
     for shard in shards:
         digest.update(shard.read_bytes())
@@ -136,14 +164,24 @@ def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path) -> Pair
     key = f"{digest.hexdigest()}-{encoder.key}"
     (cache / "tokens").mkdir(parents=True, exist_ok=True)
     tokens = rows.map(
-        lambda batch: columns(encoder.encode(batch["prompt"], batch["chosen"], batch["rejected"])),
+        lambda batch: columns(_encode(encoder, batch, kind)),
         batched=True,
         batch_size=500,
         remove_columns=rows.column_names,
+        features=datasets.Features.from_arrow_schema(SCHEMA),
         new_fingerprint=_digest(key).hexdigest(),
         cache_file_name=str(cache / "tokens" / f"{key}.arrow"),
     )
-    return PairSet(split, rows, tokens)
+    return PairSet(split, rows.rename_column("row_id", "pair_id") if kind == "unpaired" else rows, tokens)
+
+
+def _encode(encoder: Encoder, batch: Mapping[str, Any], kind: Shards) -> list[Encoded]:
+    if kind == "unpaired":
+        if None in batch["label"]:
+            name = batch["row_id"][batch["label"].index(None)]
+            raise TrainError(f"unpaired row {name} has no label: expected true or false. Publish it anew.")
+        return encoder.encode_single(batch["prompt"], batch["completion"], batch["label"])
+    return encoder.encode(batch["prompt"], batch["chosen"], batch["rejected"])
 
 
 def preflight(sets: Sequence[PairSet]) -> dict[str, Any]:
@@ -170,25 +208,49 @@ def _preflight(pairs: PairSet) -> dict[str, Any]:
     }
 
 
-def _check_columns(shards: Sequence[Path]) -> None:
+_HOW_TO_GET: dict[Shards, str] = {
+    "pairs": "Publish a version first, or check the path.",
+    "unpaired": "This loss trains on single responses: publish a version with shards.unpaired true, or choose a loss "
+    "of pairs.",
+}
+
+
+def _check_columns(shards: Sequence[Path], kind: Shards) -> None:
     names = pq.ParquetFile(shards[0]).schema_arrow.names
-    missing = [name for name in _NEEDED if name not in names]
+    missing = [name for name in _NEEDED[kind] if name not in names]
     if missing:
         raise TrainError(
-            f"{shards[0]}: column {', '.join(missing)} missing; found {', '.join(names)}. Expected the pairs of a "
-            "published version (pair_id, prompt, chosen, rejected, weight, …)."
+            f"{shards[0]}: column {', '.join(missing)} missing; found {', '.join(names)}. Expected the {kind} shards "
+            f"of a published version ({', '.join(_NEEDED[kind])}, weight, …)."
         )
+
+
+def _sides(table: pa.Table) -> pa.Table:
+    """Single responses under the names of pairs: as chosen where desirable, else as rejected; the label in words."""
+    labels, responses = table.column("label").to_pylist(), table.column("completion").to_pylist()
+    kind = table.schema.field("completion").type
+    sides = {
+        "chosen": [response if label else None for response, label in zip(responses, labels, strict=True)],
+        "rejected": [None if label else response for response, label in zip(responses, labels, strict=True)],
+    }
+    for name, values in sides.items():
+        table = table.append_column(name, pa.array(values, kind))
+    words = pa.array([DESIRABLE if label else UNDESIRABLE for label in labels], pa.string())
+    table = table.set_column(table.column_names.index("label"), "label", words)
+    return table.remove_column(table.column_names.index("completion"))
 
 
 def _nothing() -> tuple[Any, Any]:
     import datasets
 
-    rows = datasets.Dataset.from_dict({name: [] for name in _NEEDED})
-    return rows, datasets.Dataset.from_dict(columns([]))
+    rows = datasets.Dataset.from_dict({name: [] for name in _NEEDED["pairs"]})
+    return rows, datasets.Dataset.from_dict(columns([]), features=datasets.Features.from_arrow_schema(SCHEMA))
 
 
 def _text(messages: Any) -> str:
     """A message list as one readable text: a lone message is its content, several are told apart by role."""
+    if messages is None:
+        return ""
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -34,7 +34,7 @@ def plan(config: TrainConfig, version: Path) -> dict[str, Any]:
         device = torch.device("cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu")
         policy = open_policy(config, cache, device)
         encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
-        sets = {split: open_pairs(version, split, encoder, cache) for split in SPLITS}
+        sets = {split: open_pairs(version, split, encoder, cache, config.loss.shards) for split in SPLITS}
         return _estimate(config, policy, sets)
 
 
@@ -53,7 +53,10 @@ def _estimate(config: TrainConfig, policy: Policy, sets: Mapping[str, PairSet]) 
     reference_tokens = mean_row * (len(taken) if config.loss.uses_reference else 0) + watched_tokens
     body = sum(value.numel() for name, value in policy.network.named_parameters() if _works(name, value))
     per_token = (6 if not config.use_peft else 4) + (2 if config.gradient_checkpointing else 0)
-    work = body * (row_tokens * per_token + 2 * (watched_tokens * evaluations + reference_tokens))
+    looks = watched_tokens * evaluations + reference_tokens
+    if config.loss.neutral == "kl":  # every row once more with another response, in steps and looks alike
+        looks = 2 * looks + row_tokens
+    work = body * (row_tokens * per_token + 2 * looks)
     rate = _matmul_rate(policy)
     return {
         "pairs": len(training),

@@ -28,7 +28,8 @@ from dpo_train.metrics import Measured
 from dpo_train.model import Policy, choose_path, open_policy
 from dpo_train.pair_log import PairLog
 from dpo_train.pairs import SPLITS, PairSet, open_pairs, preflight
-from dpo_train.reference import Reference, check_start, fingerprint, per_token, reference
+from dpo_train.reference import check_start, fingerprint, per_token
+from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
 from dpo_train.terminal import quiet_bars
 
@@ -42,11 +43,15 @@ class Watched:
     """Pairs evaluated again and again: which, and what the starting weights say of them."""
 
     name: str  # as the pair log calls it: validation, train_probe, test
-    pairs: PairSet
+    known: Known
     indices: Indices
-    reference: Reference
     first: Measured | None = None
     last: Measured | None = None
+
+    @property
+    def pairs(self) -> PairSet:
+        """The split they are of."""
+        return self.known.pairs
 
     @property
     def prompts(self) -> list[str]:
@@ -63,10 +68,9 @@ class Job:
     run: Path
     accelerator: Any
     policy: Policy
-    training: PairSet
-    reference: Reference  # of `training`
+    scoring: Scoring
+    learned: Known  # the training pairs
     watched: dict[str, Watched]
-    budget: int
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -75,6 +79,11 @@ class Job:
     save_every: int
     notes: list[str]
     identity: dict[str, Any]  # settings, version and reference: what a checkpoint must agree with
+
+    @property
+    def training(self) -> PairSet:
+        """The pairs that steps take."""
+        return self.learned.pairs
 
 
 @dataclass
@@ -96,8 +105,6 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     """Open, check and remember; raises `TrainError` for what a person can mend."""
     from accelerate import Accelerator
 
-    if "delta" in config.loss.needs:
-        raise TrainError("loss.delta 'running_mean' is not kept by the training loop yet: use 'zero'.")
     _prepare_folder(run, resume)
     cache = cache_of(version, run)
     _check_launcher()
@@ -108,7 +115,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     with quiet_bars(), accelerator.main_process_first():
         policy = open_policy(config, cache, accelerator.device)
         encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
-        sets = {split: open_pairs(version, split, encoder, cache) for split in SPLITS}
+        sets = {split: open_pairs(version, split, encoder, cache, config.loss.shards) for split in SPLITS}
     checked = preflight(list(sets.values()))
     if accelerator.is_main_process:
         write_json(
@@ -126,25 +133,28 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         choose_path(policy, training.encoded(middle)),
         _without_validation(sets["validation"]),
         _hard_labels(config, training),
+        _what_a_margin_is(config),
+        _imbalance(config, training),
     ]
     for note in filter(None, notes):
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])
     wanted = _wanted(config, sets)
     schedule, total, eval_every = steps_of(config, len(training), accelerator.num_processes)
+    scoring = Scoring(config.loss, policy, budget, accelerator)
     with accelerator.main_process_first():
-        references = _references(policy, sets, _needed(config, wanted, schedule, total), cache, budget)
-    for split, found in references.items():
-        checked[split]["reference_nats_per_token"] = per_token(sets[split], found)
+        needed = _needed(config, wanted, schedule, total)
+        known = {split: know(scoring, sets[split], indices, cache) for split, indices in needed.items()}
+    for split, found in known.items():
+        checked[split]["reference_nats_per_token"] = per_token(found.pairs, found.reference)
     if accelerator.is_main_process:
         write_json(run / "preflight.json", checked)
-    watched = {
-        name: Watched(name, sets[split], indices, references[split]) for name, (split, indices) in wanted.items()
-    }
+    watched = {name: Watched(name, known[split], indices) for name, (split, indices) in wanted.items()}
     probe = wanted["train_probe"][1] if len(wanted["train_probe"][1]) else np.arange(len(training))
-    known = probe[np.isfinite(references["train"].chosen[probe])]
-    if len(known):
-        check_start(config.loss, policy, training, references["train"], _spread(known, training.lengths))
+    start = known["train"].reference
+    live = probe[np.isfinite(start.chosen[probe])]
+    if len(live):
+        check_start(config.loss, policy, training, start, _spread(live, training.lengths))
 
     parameters = policy.trainable()
     return Job(
@@ -153,10 +163,9 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         run=run,
         accelerator=accelerator,
         policy=policy,
-        training=training,
-        reference=references["train"],
+        scoring=scoring,
+        learned=known["train"],
         watched=watched,
-        budget=budget,
         parameters=parameters,
         optimizer=torch.optim.AdamW(
             parameters.values(),
@@ -187,7 +196,8 @@ def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule,
 
 def save_checkpoint(job: Job, standing: Standing) -> None:
     """Write all that `resume_from` needs."""
-    numbers = {"spent": standing.spent, "candidates": standing.candidates}
+    seen = job.scoring.seen
+    numbers = {"spent": standing.spent, "candidates": standing.candidates, "seen": [seen.total, seen.count]}
     history = {f"{seen.step}|{seen.spent!r}": np.stack([seen.margin, seen.log_loss]) for seen in standing.history}
     checkpoints.save(
         job.run / "checkpoints",
@@ -207,6 +217,7 @@ def resume_from(checkpoint: Path, job: Job, log: PairLog) -> Standing:
     checkpoints.check_same_run(state, job.identity)
     checkpoints.load_weights(checkpoint, job.parameters)
     checkpoints.load_optimizer(checkpoint, job.parameters, job.optimizer)
+    job.scoring.seen.total, job.scoring.seen.count = state["seen"]
     log.resume(state["step"])
     history = []
     for name, value in checkpoints.read_history(checkpoint).items():
@@ -257,12 +268,6 @@ def _needed(
     return needed
 
 
-def _references(
-    policy: Policy, sets: Mapping[str, PairSet], needed: Mapping[str, Indices], cache: Path, budget: int
-) -> dict[str, Reference]:
-    return {split: reference(policy, sets[split], indices, cache, budget) for split, indices in needed.items()}
-
-
 def _spread(indices: Indices, lengths: Indices) -> Indices:
     """A few of the pairs, from the shortest to the median: enough to catch a fault, cheap to score."""
     ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 2 + 1)]
@@ -287,6 +292,35 @@ def _hard_labels(config: TrainConfig, training: PairSet) -> str | None:
         return None
     return (
         f"{unknown} of {len(training)} training pairs have no confidence: soft_labels treats their labels as certain."
+    )
+
+
+def _what_a_margin_is(config: TrainConfig) -> str | None:
+    """What the words of pairs mean where a row is a single response."""
+    if config.loss.shards == "pairs":
+        return None
+    return (
+        "Rows are single responses: a row's margin is its reward in the direction of its label (β log π/π_ref where it "
+        "is desirable, minus that where not), its accuracy whether that is above 0. The axis label holds the two apart."
+    )
+
+
+def _imbalance(config: TrainConfig, training: PairSet) -> str | None:
+    """KTO's advice about the weights of the two kinds of rows (arXiv:2402.01306, Eq. 9: between 1 and 4/3)."""
+    if config.loss.shards == "pairs":
+        return None
+    good, bad = int((training.tokens_of("chosen") > 0).sum()), int((training.tokens_of("rejected") > 0).sum())
+    wanted, unwanted = (float(getattr(config.loss, f"{kind}_weight")) for kind in ("desirable", "undesirable"))
+    if good and bad and 1 <= wanted * good / max(unwanted * bad, 1e-12) <= 4 / 3:
+        return None
+    advice = (
+        ""
+        if not good or not bad
+        else (f" Set undesirable_weight between {wanted * good / (4 / 3) / bad:.3g} and {wanted * good / bad:.3g}.")
+    )
+    return (
+        f"{good} desirable rows of weight {wanted:g} and {bad} undesirable of weight {unwanted:g}: the KTO paper wants "
+        f"the first to weigh 1 to 4/3 times the second.{advice}"
     )
 
 

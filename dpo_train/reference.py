@@ -29,7 +29,7 @@ from dpo_train.logprobs import Sums
 from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.losses.contract import PREFIXES, PairLoss
 from dpo_train.model import Policy, tolerance
-from dpo_train.pairs import PairSet
+from dpo_train.pairs import PairSet, Rows
 
 Floats = npt.NDArray[np.float64]
 COLUMNS = ("chosen", "rejected", "chosen_prefix", "rejected_prefix")
@@ -62,7 +62,7 @@ def fingerprint(policy: Policy) -> dict[str, str]:
     }
 
 
-def scored(policy: Policy, pairs: PairSet, indices: Indices, budget: int) -> Iterator[tuple[Indices, Sums]]:
+def scored(policy: Policy, pairs: Rows, indices: Indices, budget: int) -> Iterator[tuple[Indices, Sums]]:
     """Log-probabilities of the pairs at `indices`, a forward pass at a time, without gradient, longest first."""
     with torch.inference_mode(), memory_of(pairs, indices, budget):
         for group in long_cut(pairs.lengths[indices], budget):
@@ -72,7 +72,7 @@ def scored(policy: Policy, pairs: PairSet, indices: Indices, budget: int) -> Ite
             yield places, sums
 
 
-def reference(policy: Policy, pairs: PairSet, indices: Indices, cache: Path, budget: int) -> Reference:
+def reference(policy: Policy, pairs: Rows, indices: Indices, cache: Path, budget: int) -> Reference:
     """The reference of the pairs at `indices`: from the cache where it is there, computed and kept where it is not."""
     folder = cache / "reference" / _folder(policy)
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,19 +137,16 @@ def _check_loss(loss: PairLoss, logps: PairLogprobs, limit: float) -> None:
 
 
 def per_token(pairs: PairSet, reference: Reference) -> dict[str, float | None]:
-    """Mean log-probability of a response token under the starting weights, in nats, each side, over the pairs scored.
+    """Mean log-probability of a response token under the starting weights, in nats, each side, over the pairs scored;
+    None where no pair has that side.
 
     Far below minus the model's own entropy, the responses are none that it would have written, and training on them
     moves the policy off its own ground. A number to compare between data sets and models; it has no limit of its own.
     """
     known = np.flatnonzero(np.isfinite(reference.chosen))
-    tokens = np.zeros((2, 0))
-    for start in range(0, len(known), PART):
-        encoded = pairs.encoded(known[start : start + PART])
-        counts = [[len(pair.chosen) for pair in encoded], [len(pair.rejected) for pair in encoded]]
-        tokens = np.concatenate([tokens, counts], axis=1)
+    tokens = [pairs.tokens_of("chosen")[known].sum(), pairs.tokens_of("rejected")[known].sum()]
     sides = zip(("chosen", "rejected"), (reference.chosen, reference.rejected), tokens, strict=True)
-    return {side: float(sums[known].sum() / count.sum()) if len(known) else None for side, sums, count in sides}
+    return {side: float(sums[known].sum() / count) if count else None for side, sums, count in sides}
 
 
 def pair_logprobs(
@@ -159,8 +156,9 @@ def pair_logprobs(
     indices: Indices,
     device: torch.device,
     encoded: Sequence[EncodedPair],
+    neutral: float = 0.0,
 ) -> PairLogprobs:
-    """What a loss reads, for the pairs at `indices` scored as `sums`."""
+    """What a loss reads, for the pairs at `indices` scored as `sums`; `neutral` is 0 where policy == reference."""
     return PairLogprobs(
         chosen=sums.chosen,
         rejected=sums.rejected,
@@ -171,11 +169,12 @@ def pair_logprobs(
         rejected_prefix=sums.rejected_prefix,
         chosen_collision=sums.chosen_collision,
         rejected_collision=sums.rejected_collision,
+        neutral=torch.tensor(neutral, dtype=torch.float64, device=device),
         **reference.of(indices, device),
     )
 
 
-def _compute(policy: Policy, pairs: PairSet, indices: Indices, budget: int, into: Reference) -> None:
+def _compute(policy: Policy, pairs: Rows, indices: Indices, budget: int, into: Reference) -> None:
     needs, policy.needs = policy.needs, PREFIXES  # always with the prefixes, so that a sweep of ld_alpha finds them too
     try:
         with policy.as_reference():
@@ -223,7 +222,7 @@ def _write(folder: Path, keys: pa.Array, columns: list[Floats]) -> None:
 
 
 @contextmanager
-def memory_of(pairs: PairSet, indices: Indices, budget: int) -> Iterator[None]:
+def memory_of(pairs: Rows, indices: Indices, budget: int) -> Iterator[None]:
     """Say in words what to do where memory runs out in forward passes over these pairs; raises `TrainError`."""
     try:
         yield
@@ -242,7 +241,7 @@ def memory_of(pairs: PairSet, indices: Indices, budget: int) -> Iterator[None]:
         raise TrainError(f"{pairs.split}: memory ran out in a forward pass. {advice}. ({error})") from error
 
 
-def _check_finite(sums: Sums, pairs: PairSet, places: Indices) -> None:
+def _check_finite(sums: Sums, pairs: Rows, places: Indices) -> None:
     finite = (torch.isfinite(sums.chosen) & torch.isfinite(sums.rejected)).cpu().numpy()
     if not finite.all():
         names = ", ".join(pairs.pair_ids[int(place)] for place in places[~finite][:3])

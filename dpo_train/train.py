@@ -23,9 +23,9 @@ from dpo_train.card import write_card
 from dpo_train.config import TrainConfig
 from dpo_train.evaluation import at_start, evaluate
 from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step, share_gradient
-from dpo_train.metrics import Measured, alarms, means, untrained
+from dpo_train.metrics import alarms, means, untrained
 from dpo_train.pair_log import PairLog, write_metadata
-from dpo_train.preparation import Job, Standing, Watched, prepare, resume_from, save_checkpoint, write_json
+from dpo_train.preparation import Job, Standing, prepare, resume_from, save_checkpoint, write_json
 from dpo_train.records import Records
 from dpo_train.stopping import Evaluation, candidates, flattened
 from dpo_train.terminal import quiet_bars
@@ -72,16 +72,8 @@ def train(
         while standing.step < job.total and stop is None:
             random_of_step(config.seed, standing.step)
             window = job.schedule.window(standing.step)
-            measured = add_gradient(
-                config.loss,
-                job.policy,
-                job.training,
-                job.reference,
-                window,
-                job.budget,
-                job.accelerator,
-                account.observe if account is not None else observe,
-            )
+            listener = account.observe if account is not None else observe
+            measured = add_gradient(job.scoring, job.learned, window, listener)
             share_gradient(job.parameters, job.accelerator)
             norm = float(job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm))
             check_gradient(norm, standing.step + 1, config, _going_on(run))
@@ -123,15 +115,7 @@ def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
     """Where the run stands: at a checkpoint, or at step 0 with the first rows of the log written."""
     for watched in job.watched.values():
         if len(watched.indices):
-            watched.first = watched.last = at_start(
-                job.config.loss,
-                job.policy,
-                watched.pairs,
-                watched.reference,
-                watched.indices,
-                job.budget,
-                job.accelerator,
-            )
+            watched.first = watched.last = at_start(job.scoring, watched.known, watched.indices)
     found = checkpoints.latest(job.run / "checkpoints") if resume else None
     if found is not None:
         standing = resume_from(found, job, log)
@@ -163,18 +147,12 @@ def _look(job: Job, standing: Standing, log: PairLog, records: Records) -> None:
     for name in ("validation", "train_probe"):
         watched = job.watched[name]
         if len(watched.indices):
-            watched.last = _evaluate(job, watched)
+            watched.last = evaluate(job.scoring, watched.known, watched.indices)
             log.add(name, standing.step, watched.pairs, watched.indices, watched.last)
             records.add("eval" if name == "validation" else name, standing.step, means(watched.last))
     _remember(job, standing)
     if job.accelerator.is_main_process:
         log.write()
-
-
-def _evaluate(job: Job, watched: Watched) -> Measured:
-    return evaluate(
-        job.config.loss, job.policy, watched.pairs, watched.reference, watched.indices, job.budget, job.accelerator
-    )
 
 
 def _remember(job: Job, standing: Standing) -> None:
@@ -221,7 +199,7 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
     validation, probe, test = (job.watched[name] for name in ("validation", "train_probe", "test"))
     for watched in (validation, probe):  # a run resumed at its very end has not looked yet
         if len(watched.indices) and watched.last is None:
-            watched.last = _evaluate(job, watched)
+            watched.last = evaluate(job.scoring, watched.known, watched.indices)
     warnings = []
     if validation.first is not None and validation.last is not None:
         grown = probe.last.margin.mean() if probe.last is not None else None
@@ -234,7 +212,7 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
     for watched in (validation, test):
         if len(watched.indices):
             stale = watched is test or kept != standing.step or watched.last is None
-            values = _evaluate(job, watched) if stale else watched.last
+            values = evaluate(job.scoring, watched.known, watched.indices) if stale else watched.last
             assert values is not None
             metrics[watched.name] = means(values)
             if watched is test and kept > 0:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,16 +23,15 @@ from dpo_train.losses import (
     Orpo,
     PairLogprobs,
     PairLoss,
-    RunningMean,
     Sft,
     Sigmoid,
     SigmoidNorm,
     Simpo,
-    UnpairedLogprobs,
-    UnpairedLoss,
     kl_estimate,
     window_gradients,
 )
+from dpo_train.metrics import measure
+from dpo_train.scoring import RunningMean
 
 LOSSES: TypeAdapter[Loss] = TypeAdapter(Loss)
 LN2 = math.log(2)
@@ -251,7 +251,8 @@ def test_an_optional_input_that_a_knob_reads_is_asked_for_by_name() -> None:
         (Sigmoid(soft_labels=True), "confidence"),
         (Hinge(ld_alpha=0.5), "chosen_prefix"),
         (Hinge(use_weighting=True), "rejected_collision"),
-        (BcoPair(delta="running_mean"), "delta"),
+        (BcoPair(delta="running_mean"), "neutral"),
+        (Kto(), "neutral"),
     ):
         assert field in loss.needs
         with pytest.raises(ValueError, match=field):
@@ -300,19 +301,21 @@ def test_wpo_weight_of_an_unlikely_pair_is_the_product_of_its_mean_token_chances
 
 
 def test_a_running_mean_shifts_both_rewards_of_bco() -> None:
-    mean = RunningMean()
-    loss = BcoPair(delta="running_mean")
-    chosen, rejected = loss.rewards(TORCHTUNE)
-    delta = mean.update(chosen, rejected)
-    # log-ratios: chosen 0, .1, −.9; rejected 0, −9.9, −20.9; times β = .1, over six
-    assert delta.item() == pytest.approx(0.1 * (0.1 - 0.9 - 9.9 - 20.9) / 6)
-    value = loss(TORCHTUNE._replace(delta=delta))
+    seen, loss = RunningMean(), BcoPair(delta="running_mean")
+    assert seen.value == 0  # before the first step policy == reference
+    seen.update(measure(loss, TORCHTUNE._replace(neutral=torch.tensor(0.0)), np.ones(3)))
+    # log-ratios: chosen 0, .1, −.9; rejected 0, −9.9, −20.9
+    assert seen.value == pytest.approx((0.1 - 0.9 - 9.9 - 20.9) / 6)
+    value = loss(TORCHTUNE._replace(neutral=torch.tensor(seen.value, dtype=torch.float64)))
     shifted = TORCHTUNE._replace(
-        ref_chosen=TORCHTUNE.ref_chosen + 10 * delta, ref_rejected=TORCHTUNE.ref_rejected + 10 * delta
+        ref_chosen=TORCHTUNE.ref_chosen + seen.value, ref_rejected=TORCHTUNE.ref_rejected + seen.value
     )
     torch.testing.assert_close(value, BcoPair()(shifted))
-    again = RunningMean(**mean.state())
-    assert again.update(chosen).item() == pytest.approx((6 * delta.item() + chosen.sum().item()) / 9)
+
+
+def test_a_running_mean_of_whole_responses_is_refused_beside_scaled_tails() -> None:
+    with pytest.raises(ValueError, match=r"running_mean.*ld_alpha"):
+        BcoPair(delta="running_mean", ld_alpha=0.5)
 
 
 def test_aot_gives_each_pair_the_value_of_its_rank() -> None:
@@ -410,16 +413,22 @@ def test_a_mixture_adds_its_terms_by_weight_and_starts_at_their_sum() -> None:
 
 def test_a_mixture_needs_and_covers_what_any_of_its_terms_does() -> None:
     loss = Mixture(terms=(Sigmoid(soft_labels=True), Sft(average="token"), BcoPair(delta="running_mean")))
-    assert (loss.scope, loss.uses_reference, loss.needs) == ("window", True, ("confidence", "delta"))
+    assert (loss.scope, loss.uses_reference, loss.needs) == ("window", True, ("confidence", "neutral"))
     assert loss.normalisation == "mixed"
     assert loss.at_reference() is None
     assert not Mixture(terms=(Sft(), Simpo())).uses_reference
 
 
+def one_sided(response: torch.Tensor, reference: torch.Tensor) -> PairLogprobs:
+    """A desirable row and an undesirable one, two tokens each."""
+    good = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    sums = (response * good, response * (1 - good), reference * good, reference * (1 - good))
+    return PairLogprobs(*sums, 2 * good, 2 * (1 - good))
+
+
 def test_kto_costs_a_half_a_row_at_the_reference() -> None:
     sums = torch.tensor([-3.0, -4.0], dtype=torch.float64)
-    kl = kl_estimate(sums, sums)
-    rows = UnpairedLogprobs(sums, sums, torch.tensor([2, 2]), torch.tensor([True, False]), kl)
+    rows = one_sided(sums, sums)._replace(neutral=kl_estimate(sums, sums))
     assert Kto()(rows).tolist() == [0.5, 0.5]
     assert Kto().at_reference() == 0.5
     assert Kto(desirable_weight=2)(rows).tolist() == [1.0, 0.5]
@@ -428,9 +437,7 @@ def test_kto_costs_a_half_a_row_at_the_reference() -> None:
 
 def test_kto_raises_good_rows_and_lowers_bad_ones() -> None:
     response = torch.tensor([-3.0, -4.0], dtype=torch.float64, requires_grad=True)
-    rows = UnpairedLogprobs(
-        response, response.detach(), torch.tensor([2, 2]), torch.tensor([True, False]), torch.tensor(0.0)
-    )
+    rows = one_sided(response, response.detach())._replace(neutral=torch.tensor(0.0))
     (gradient,) = torch.autograd.grad(Kto()(rows).sum(), response)
     assert gradient.tolist() == pytest.approx([-0.025, 0.025])  # β/4 each
 
@@ -441,12 +448,6 @@ def test_the_kl_estimate_is_never_negative_and_carries_no_gradient() -> None:
     ahead = kl_estimate(policy, torch.tensor([-4.0, -6.0]))
     assert ahead.item() == 1.5
     assert not ahead.requires_grad
-
-
-def test_kto_without_its_kl_estimate_says_what_is_missing() -> None:
-    rows = UnpairedLogprobs(*(torch.zeros(1),) * 2, torch.ones(1), torch.tensor([True]))
-    with pytest.raises(ValueError, match="kl_estimate"):
-        Kto()(rows)
 
 
 @pytest.mark.parametrize(
@@ -495,4 +496,4 @@ def test_a_configuration_chooses_its_loss_by_name() -> None:
     assert Config.model_validate({"loss": {"loss_type": "sigmoid_norm"}}).loss == SigmoidNorm(beta=5)
     with pytest.raises(ValidationError, match="nonsense"):
         Config.model_validate({"loss": {"loss_type": "nonsense"}})
-    assert TypeAdapter(UnpairedLoss).validate_python({"loss_type": "kto"}) == Kto()
+    assert TypeAdapter(Loss).validate_python({"loss_type": "kto"}) == Kto()

@@ -23,8 +23,6 @@ from dpo_train.losses import (
     Sft,
     Sigmoid,
     Simpo,
-    UnpairedLogprobs,
-    UnpairedLoss,
     kl_estimate,
 )
 
@@ -371,12 +369,15 @@ def test_kto_equals_trl(loss_type: str, towards: float) -> None:
         policy, reference = (-5 * torch.rand(rows, 4, generator=generator) for _ in range(2))
         wrong, ref_wrong = (-5 * torch.rand(rows, generator=generator) for _ in range(2))
         desirable = torch.rand(rows, generator=generator) < 0.5
-        ours = TypeAdapter(UnpairedLoss).validate_python(
+        ours = LOSSES.validate_python(
             {"loss_type": loss_type, "beta": 0.2, "desirable_weight": 1.3, "undesirable_weight": 0.7}
         )
         kl = kl_estimate(wrong + towards, ref_wrong)
         sums = (policy + mine).sum(1)
-        value = ours(UnpairedLogprobs(sums, reference.sum(1), torch.full((rows,), 4), desirable, kl))
+        good = desirable.double()
+        before = reference.sum(1)
+        sides = (sums * good, sums * (1 - good), before * good, before * (1 - good), 4 * good, 4 * (1 - good))
+        value = ours(PairLogprobs(*sides, neutral=kl))
         trainer = _UnbuiltKto()
         mask = torch.cat([torch.zeros(rows, 1), torch.ones(rows, 4)], dim=1).long()
         nothing = torch.zeros(rows, 4)

@@ -18,6 +18,7 @@ from dpo_train.losses import Sigmoid
 from dpo_train.model import Policy, choose_path, fingerprint_of, wrap
 from dpo_train.pairs import PairSet, open_pairs
 from dpo_train.reference import Reference, check_start, reference
+from dpo_train.scoring import Known, Scoring
 
 ALONE = SimpleNamespace(process_index=0, num_processes=1, backward=torch.Tensor.backward)
 BUDGET = 2000
@@ -129,7 +130,9 @@ def test_adapter_dropout_is_live_in_training_steps_only() -> None:
 def test_metrics_are_the_same_whatever_the_forward_passes_hold(pairs: PairSet, tmp_path: Path) -> None:
     found = refer(policy(), pairs, tmp_path / "a")
     scorer, asked = moved(policy()), np.array([7, 3, 11, 0, 20])
-    one, few, all_ = (evaluate(Sigmoid(), scorer, pairs, found, asked, budget, ALONE) for budget in (1, 300, 9999))
+    one, few, all_ = (
+        evaluate(Scoring(Sigmoid(), scorer, budget, ALONE), Known(pairs, found), asked) for budget in (1, 300, 9999)
+    )
     assert np.abs(one.margin).min() > 1e-3
     for other in (few, all_):
         np.testing.assert_allclose(other.margin, one.margin, atol=2e-5)
@@ -140,7 +143,7 @@ def gradient(policy: Policy, pairs: PairSet, found: Reference, windows: list[lis
     """The gradient of the windows together, as one window of all their pairs."""
     total = sum(map(len, windows))
     for window in windows:
-        add_gradient(Sigmoid(), policy, pairs, found, np.array(window), budget, ALONE)
+        add_gradient(Scoring(Sigmoid(), policy, budget, ALONE), Known(pairs, found), np.array(window))
         for parameter in policy.trainable().values():
             assert parameter.grad is not None
             parameter.grad *= len(window)

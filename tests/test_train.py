@@ -21,6 +21,7 @@ from dpo_train.losses import Aot, Loss, Mixture, Sigmoid, losses_of
 from dpo_train.model import wrap
 from dpo_train.pairs import open_pairs
 from dpo_train.reference import reference
+from dpo_train.scoring import Known, Scoring
 from dpo_train.stopping import Evaluation, candidates
 from dpo_train.train import train
 
@@ -164,7 +165,10 @@ def test_every_loss_trains_from_where_it_says_it_starts(
     place: tuple[Path, Path], tmp_path: Path, loss: dict[str, Any]
 ) -> None:
     model, version = place
-    summary = train(settings(model, loss=loss, max_steps=3, eval_steps=3, probe_pairs=2), version, tmp_path / "run")
+    config = settings(model, loss=loss, max_steps=3, eval_steps=3, probe_pairs=2)
+    if config.loss.shards == "unpaired":
+        version = tiny.unpaired_version(tmp_path)
+    summary = train(config, version, tmp_path / "run")
     rows = metrics(tmp_path / "run", "train")
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
     assert summary.steps == 3
@@ -265,7 +269,7 @@ def test_a_window_loss_with_dropout_pulls_back_through_the_dropout_it_measured(p
     gradients = []
     for loss in (Sigmoid(), Aot()):
         torch.manual_seed(3)
-        add_gradient(loss, scorer, pairs, found, np.array([1]), 999, ALONE)
+        add_gradient(Scoring(loss, scorer, 999, ALONE), Known(pairs, found), np.array([1]))
         grads = [value.grad for value in scorer.trainable().values() if value.grad is not None]
         gradients.append(torch.cat([grad.flatten() for grad in grads]))
         for value in scorer.trainable().values():
@@ -304,9 +308,9 @@ def test_running_out_of_memory_names_the_setting_and_the_number(pairs_of_tiny: A
     scorer.score = full
     every = np.arange(len(pairs))
     with pytest.raises(TrainError, match=r"Set token_budget to 1000 .*2 GiB"):
-        add_gradient(Sigmoid(), scorer, pairs, found, every, 2000, ALONE)
+        add_gradient(Scoring(Sigmoid(), scorer, 2000, ALONE), Known(pairs, found), every)
     with pytest.raises(TrainError, match=rf"single row of {longest} tokens .* max_length to {longest // 2}"):
-        evaluate(Sigmoid(), scorer, pairs, found, every, longest, ALONE)
+        evaluate(Scoring(Sigmoid(), scorer, longest, ALONE), Known(pairs, found), every)
 
 
 def test_a_run_that_only_gets_worse_keeps_its_start_and_says_so(place: tuple[Path, Path], tmp_path: Path) -> None:

@@ -93,6 +93,29 @@ def version(store: Path, train: int = 24, validation: int = 8, test: int = 6, na
     return write_version(store / "versions" / name, rows)
 
 
+def unpaired_version(store: Path, train: int = 12, validation: int = 6, test: int = 4, name: str = "thumbs") -> Path:
+    """A published version's unpaired shards: both sides of so many pairs a split, and one more desirable response."""
+    folder = store / "versions" / name
+    (folder / "unpaired").mkdir(parents=True)
+    for split, first, count in (("train", 0, train), ("validation", 1000, validation), ("test", 2000, test)):
+        pairs = [row(number, split) for number in range(first, first + count)]
+        rows = [
+            {
+                "row_id": f"{pair['pair_id']}-{side}",
+                "prompt": pair["prompt"],
+                "completion": pair[side],
+                "label": side == "chosen",
+                **{name: pair[name] for name in ("weight", "source", "split")},
+            }
+            for pair in pairs
+            for side in ("chosen", "rejected")
+        ]
+        rows.append({**rows[0], "row_id": f"{split}-thumb", "completion": rows[2]["completion"]})
+        columns = {name: _array(name, [one[name] for one in rows]) for name in rows[0]}
+        pq.write_table(pa.table(columns), folder / "unpaired" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
 def write_version(folder: Path, rows: dict[str, list[dict[str, Any]]]) -> Path:
     """Shards of the given rows, at most 12 pairs each."""
     (folder / "pairs").mkdir(parents=True, exist_ok=True)
@@ -106,7 +129,7 @@ def write_version(folder: Path, rows: dict[str, list[dict[str, Any]]]) -> Path:
 
 
 def _array(name: str, values: list[Any]) -> pa.Array:
-    if name in ("prompt", "chosen", "rejected"):
+    if name in ("prompt", "chosen", "rejected", "completion"):
         return pa.array(values, MESSAGES)
     if name.startswith("votes"):
         return pa.array(values, pa.uint32())

@@ -124,6 +124,8 @@ def _length_gap(columns: Columns) -> Axis | None:
     """Chosen minus rejected, in tokens as trained (after truncation)."""
     if not _numeric(columns, "tokens_chosen", "tokens_rejected"):
         return None
+    if not (columns["tokens_chosen"].all() and columns["tokens_rejected"].all()):
+        return None  # single responses have no other side
     names = ("shorter by 50+", "shorter by 10–50", "within 10", "longer by 10–50", "longer by 50+")
     return by_bins(columns["tokens_chosen"] - columns["tokens_rejected"], (-49.5, -9.5, 9.5, 49.5), names)
 

@@ -2,7 +2,7 @@
 
 `Loss` is a pydantic union told apart by `loss_type`, TRL's name where TRL has the loss; each member owns its knobs, so
 a knob that a loss lacks is an error and never ignored. Equations and papers stand with the classes, one file a family.
-To add a loss: one class in its family's file, and its name in `_Single` below.
+To add a loss: one class in its family's file, and its name in `_Single` below (in `Loss` where its rows are no pairs).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dpo_train.losses.contract import BetaWarning, Normalisation, PairLogprobs, PairLoss, Scope
+from dpo_train.losses.contract import BetaWarning, Neutral, Normalisation, PairLogprobs, PairLoss, Scope
 from dpo_train.losses.margin import Discopop, ExoPair, Hinge, Ipo, Robust, Sigmoid, SigmoidNorm
-from dpo_train.losses.pointwise import ApoDown, ApoZero, BcoPair, NcaPair, RunningMean, SppoHard
+from dpo_train.losses.pointwise import ApoDown, ApoZero, BcoPair, NcaPair, SppoHard
 from dpo_train.losses.reference_free import Cpo, Orpo, Sft, Simpo
-from dpo_train.losses.unpaired import ApoZeroUnpaired, Kto, UnpairedLogprobs, UnpairedLoss, kl_estimate
+from dpo_train.losses.unpaired import ApoZeroUnpaired, Kto, kl_estimate
 from dpo_train.losses.window import Aot, AotUnpaired, window_gradients
 
 __all__ = [
@@ -40,14 +40,11 @@ __all__ = [
     "PairLogprobs",
     "PairLoss",
     "Robust",
-    "RunningMean",
     "Sft",
     "Sigmoid",
     "SigmoidNorm",
     "Simpo",
     "SppoHard",
-    "UnpairedLogprobs",
-    "UnpairedLoss",
     "kl_estimate",
     "losses_of",
     "window_gradients",
@@ -102,6 +99,10 @@ class Mixture(PairLoss):
         return "window" if any(term.scope == "window" for term in self.terms) else "pair"
 
     @property
+    def neutral(self) -> Neutral:
+        return "running_mean" if any(term.neutral == "running_mean" for term in self.terms) else "zero"
+
+    @property
     def uses_reference(self) -> bool:
         return any(term.uses_reference for term in self.terms)
 
@@ -132,7 +133,7 @@ class Mixture(PairLoss):
         return list(zip(self.loss_weights or [1.0] * len(self.terms), self.terms, strict=True))
 
 
-Loss = Annotated[_Single | Mixture, Field(discriminator="loss_type")]
+Loss = Annotated[_Single | Kto | ApoZeroUnpaired | Mixture, Field(discriminator="loss_type")]
 
 
 def losses_of(union: object) -> tuple[type[PairLoss], ...]:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 Normalisation = Literal["sum", "mean", "mixed"]
 Scope = Literal["pair", "window"]
+Shards = Literal["pairs", "unpaired"]
+Neutral = Literal["zero", "kl", "running_mean"]
 
 # The exponent of an exponential score is cut here, as TRL cuts it: e^80 still fits float32 and bfloat16.
 LARGEST_EXPONENT = 80.0
@@ -26,12 +28,13 @@ LARGEST_EXPONENT = 80.0
 class PairLogprobs(NamedTuple):
     """Log-probabilities of some pairs, every tensor of shape (pairs,), sums in nats over the PREDICTED response tokens.
 
-    The first six are always there. The optional ones are read by the losses whose `needs` names them:
+    The first six are always there; a side with 0 tokens does not exist (a single response) and its sums are 0. The
+    optional ones are read by the losses whose `needs` names them:
 
     * `confidence`: probability in [0, 1] that the pair points the right way (soft labels).
     * `*_prefix`: sums over the first min(chosen_tokens, rejected_tokens) tokens of each response (`ld_alpha`).
     * `*_collision`: sums over the tokens of log Σ_v π(v)², the policy's own log chance of agreeing with itself (WPO).
-    * `delta`: one number, shape (), the running mean of the rewards (`bco_pair` with `delta: running_mean`).
+    * `neutral`: one number, shape (), nats: the log-ratio that counts as neither gain nor loss (`PairLoss.neutral`).
     """
 
     chosen: Tensor
@@ -47,7 +50,7 @@ class PairLogprobs(NamedTuple):
     ref_rejected_prefix: Tensor | None = None
     chosen_collision: Tensor | None = None
     rejected_collision: Tensor | None = None
-    delta: Tensor | None = None
+    neutral: Tensor | None = None
 
 
 PREFIXES = ("chosen_prefix", "rejected_prefix", "ref_chosen_prefix", "ref_rejected_prefix")
@@ -76,6 +79,20 @@ class PairLoss(BaseModel):
         A window loss given less than its window (all processes' pairs) means something else: see `window_gradients`.
         """
         return "pair"
+
+    @property
+    def shards(self) -> Shards:
+        """What one row of the training data is: a pair, or a single response with a label."""
+        return "pairs"
+
+    @property
+    def neutral(self) -> Neutral:
+        """From which log-ratio gains and losses are measured, and so what the caller gives as `PairLogprobs.neutral`.
+
+        `zero`: none is needed; `kl`: `kl_estimate` over the rows at hand; `running_mean`: the mean log-ratio of all
+        responses trained on so far.
+        """
+        return "zero"
 
     @property
     def uses_reference(self) -> bool:

@@ -7,14 +7,14 @@ them, as it is for `sigmoid`. None of them takes an f-divergence.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from dpo_train.losses.contract import PairLogprobs, ReferenceLoss, required
+from dpo_train.losses.contract import Neutral, PairLogprobs, ReferenceLoss, required
 
 
 class NcaPair(ReferenceLoss):
@@ -32,8 +32,8 @@ class NcaPair(ReferenceLoss):
 class BcoPair(ReferenceLoss):
     """−log σ(βc − δ) − log σ(−(βr − δ)) (BCO, Jung et al. 2024, arXiv:2404.04656).
 
-    `delta: zero` is TRL's δ = 0. The paper's δ is the mean reward of all responses; with `running_mean` the caller
-    keeps it (`RunningMean`, over the rewards of both sides) and hands it in as `PairLogprobs.delta`.
+    `delta: zero` is TRL's δ = 0. The paper's δ is the mean reward of all responses; with `running_mean` it is
+    β times the mean log-ratio of both sides of all pairs of the steps before, so 0 at the first step.
     """
 
     loss_type: Literal["bco_pair"] = "bco_pair"
@@ -41,15 +41,27 @@ class BcoPair(ReferenceLoss):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return super().needs + (("delta",) if self.delta == "running_mean" else ())
+        return super().needs + (("neutral",) if self.delta == "running_mean" else ())
+
+    @property
+    def neutral(self) -> Neutral:
+        return self.delta
 
     def __call__(self, logps: PairLogprobs) -> Tensor:
         """The loss of each pair, shape (pairs,)."""
         chosen, rejected = self.rewards(logps)
         if self.delta == "running_mean":
-            shift = required(self, logps, ("delta",))[0].detach()
-            chosen, rejected = chosen - shift, rejected - shift
+            delta = self.beta * required(self, logps, ("neutral",))[0].detach()
+            chosen, rejected = chosen - delta, rejected - delta
         return self.weigh(-F.logsigmoid(chosen) - F.logsigmoid(-rejected), logps)
+
+    @model_validator(mode="after")
+    def _mean_of_whole_responses(self) -> Self:
+        if self.delta == "running_mean" and self.ld_alpha is not None:
+            raise ValueError(
+                "delta 'running_mean' is a mean over whole responses, ld_alpha scales their tails down: use one of them"
+            )
+        return self
 
 
 class SppoHard(ReferenceLoss):
@@ -90,21 +102,3 @@ class ApoDown(ReferenceLoss):
         """The loss of each pair, shape (pairs,)."""
         chosen, rejected = self.rewards(logps)
         return self.weigh(torch.sigmoid(chosen) + torch.sigmoid(rejected - chosen), logps)
-
-
-class RunningMean:
-    """Mean of everything seen so far, each number counting once; `state` goes into a checkpoint and back."""
-
-    def __init__(self, total: float = 0.0, count: int = 0) -> None:
-        self.total, self.count = total, count
-
-    def update(self, *values: Tensor) -> Tensor:
-        """Take `values` in (detached, float64) and return the mean so far, shape (), on the device of the first."""
-        for value in values:
-            self.total += float(value.detach().sum(dtype=torch.float64))
-            self.count += value.numel()
-        return torch.tensor(self.total / max(self.count, 1), dtype=values[0].dtype, device=values[0].device)
-
-    def state(self) -> dict[str, float]:
-        """{total, count}: `RunningMean(**state)` goes on where this one stands."""
-        return {"total": self.total, "count": self.count}

@@ -1,29 +1,19 @@
 """Losses of single responses marked good or bad, for thumbs that have no partner to be compared with.
 
-They read `UnpairedLogprobs`, not pairs, and return one value a row. KTO measures every reward from a point of no gain
-and no loss: the policy's drift from the reference, estimated on responses paired with the WRONG prompts.
+A row is a pair with one empty side: a desirable response is its chosen side, an undesirable one its rejected side, and
+a side of 0 tokens costs nothing. KTO measures every reward from a point of no gain and no loss: the policy's drift
+from the reference, estimated on responses under the WRONG prompts.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
-
-class UnpairedLogprobs(NamedTuple):
-    """Log-probability sums of single responses, each (rows,), in nats over the predicted response tokens.
-
-    `desirable` is boolean. `kl` has shape () and is `kl_estimate(...)` of the same rows, or of the whole window.
-    """
-
-    response: Tensor
-    ref_response: Tensor
-    tokens: Tensor
-    desirable: Tensor
-    kl: Tensor | None = None
+from dpo_train.losses.contract import Neutral, PairLogprobs, PairLoss, Shards, required
 
 
 def kl_estimate(mismatched: Tensor, ref_mismatched: Tensor) -> Tensor:
@@ -35,28 +25,39 @@ def kl_estimate(mismatched: Tensor, ref_mismatched: Tensor) -> Tensor:
     return (mismatched - ref_mismatched).detach().mean().clamp(min=0)
 
 
-class _UnpairedLoss(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _UnpairedLoss(PairLoss):
     beta: float = Field(default=0.1, gt=0)
     desirable_weight: float = Field(default=1.0, ge=0)
     undesirable_weight: float = Field(default=1.0, ge=0)
 
-    def rewards(self, logps: UnpairedLogprobs) -> Tensor:
-        """β log π/π_ref of each row, shape (rows,)."""
-        return self.beta * (logps.response - logps.ref_response)
+    @property
+    def shards(self) -> Shards:
+        return "unpaired"
+
+    def rewards(self, logps: PairLogprobs) -> tuple[Tensor, Tensor]:
+        """(desirable, undesirable) rewards β log π/π_ref, each (rows,), 0 where the row is of the other kind.
+
+        Their difference, the margin of a row, is its reward in the direction of its label.
+        """
+        return self.beta * (logps.chosen - logps.ref_chosen), self.beta * (logps.rejected - logps.ref_rejected)
 
     def at_reference(self) -> float | None:
         """½ for every row; None where the two weights differ, since then it depends on the label."""
         return self.desirable_weight / 2 if self.desirable_weight == self.undesirable_weight else None
 
-    def _weighted(self, gain: Tensor, desirable: Tensor) -> Tensor:
-        """1 − σ(gain) for desirable rows and 1 − σ(−gain) for the others, times their weights."""
-        wanted = self.desirable_weight * torch.sigmoid(-gain)
-        return torch.where(desirable, wanted, self.undesirable_weight * torch.sigmoid(gain))
+    def _weighted(self, logps: PairLogprobs, origin: Tensor) -> Tensor:
+        """1 − σ(reward − origin) for desirable rows and 1 − σ(origin − reward) for the others, times their weights."""
+        good, bad = self.rewards(logps)
+        wanted = self.desirable_weight * torch.sigmoid(origin - good)
+        unwanted = self.undesirable_weight * torch.sigmoid(bad - origin)
+        nothing = torch.zeros_like(wanted)
+        return torch.where(logps.chosen_tokens > 0, wanted, nothing) + torch.where(
+            logps.rejected_tokens > 0, unwanted, nothing
+        )
 
 
 class Kto(_UnpairedLoss):
-    """Desirable: λ_D (1 − σ(βx − βz₀)); undesirable: λ_U (1 − σ(βz₀ − βx)); x = log π/π_ref, z₀ = `kl`.
+    """Desirable: λ_D (1 − σ(βx − βz₀)); undesirable: λ_U (1 − σ(βz₀ − βx)); x = log π/π_ref, z₀ = `kl_estimate`.
 
     KTO (Ethayarajh et al. 2024, arXiv:2402.01306, Eqs. 7 and 8). The paper's advice: weights such that
     λ_D · desirable rows : λ_U · undesirable rows lies between 1 and 4/3.
@@ -64,13 +65,18 @@ class Kto(_UnpairedLoss):
 
     loss_type: Literal["kto"] = "kto"
 
-    def __call__(self, logps: UnpairedLogprobs) -> Tensor:
+    @property
+    def neutral(self) -> Neutral:
+        return "kl"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("neutral",)
+
+    def __call__(self, logps: PairLogprobs) -> Tensor:
         """The loss of each row, shape (rows,)."""
-        if logps.kl is None:
-            raise ValueError(
-                "kto measures rewards from the policy's drift: give UnpairedLogprobs.kl, see `kl_estimate`"
-            )
-        return self._weighted(self.beta * (logps.response - logps.ref_response - logps.kl), logps.desirable)
+        (drift,) = required(self, logps, ("neutral",))
+        return self._weighted(logps, self.beta * drift.detach())
 
 
 class ApoZeroUnpaired(_UnpairedLoss):
@@ -78,9 +84,6 @@ class ApoZeroUnpaired(_UnpairedLoss):
 
     loss_type: Literal["apo_zero_unpaired"] = "apo_zero_unpaired"
 
-    def __call__(self, logps: UnpairedLogprobs) -> Tensor:
+    def __call__(self, logps: PairLogprobs) -> Tensor:
         """The loss of each row, shape (rows,)."""
-        return self._weighted(self.rewards(logps), logps.desirable)
-
-
-UnpairedLoss = Annotated[Kto | ApoZeroUnpaired, Field(discriminator="loss_type")]
+        return self._weighted(logps, torch.zeros_like(logps.chosen))
