@@ -38,7 +38,7 @@ from dpo_data.schema import LEDGER, DataError, check
 from dpo_data.settings import Settings
 from dpo_data.similarity import SimilarityLimits
 from dpo_data.splits import SplitShares
-from dpo_data.texts import edges, text_measures, tokens
+from dpo_data.texts import edges, neighbours, text_measures, tokens
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class CurationConfig(Settings):
 
 def measure_texts(store: Path, config: CurationConfig, executor: Executor | None = None) -> dict[str, int]:
     """Everything that reads text, batch by batch; a batch measured before is not read again. Counts what was new."""
-    counts = {"batches": 0, "comparisons": 0, "texts_embedded": 0, "texts_from_cache": 0}
+    counts = dict.fromkeys(("batches", "comparisons", "texts_embedded", "texts_from_cache", "prompts_compared"), 0)
     for folder in _folders(store):
         rows = text_measures.measure_batch(folder, executor)
         counts["batches"] += rows > 0
@@ -83,11 +83,20 @@ def measure_texts(store: Path, config: CurationConfig, executor: Executor | None
         if config.tokenizer is not None:
             tokens.measure_batch(folder, config.tokenizer, executor)
         if config.embedding_model is not None:
-            for name, count in similarity.measure_batch(folder, store, config.embedding_model, executor).items():
-                counts[name] += count
+            _add(counts, similarity.measure_batch(folder, store, config.embedding_model, executor))
         if config.contamination.benchmarks:
             contamination.measure_batch(folder, config.contamination, text_measures.PROMPT_TEXT, executor)
+            if config.embedding_model is not None:
+                prompts_of = similarity.prompts_of(folder, config.embedding_model)
+                model = config.embedding_model
+                _add(counts, contamination.measure_neighbours(folder, prompts_of, store, config.contamination, model))
+    counts["prompts_compared"] = _near_topics(store, config)[1]
     return counts
+
+
+def _add(counts: dict[str, int], more: dict[str, int]) -> None:
+    for name, count in more.items():
+        counts[name] += count
 
 
 def measure(store: Path, config: CurationConfig, executor: Executor | None = None) -> pl.DataFrame:
@@ -108,7 +117,7 @@ def measure(store: Path, config: CurationConfig, executor: Executor | None = Non
     ledger = splits.measure(ledger)
     if config.embedding_model is not None:
         ledger = projection.measure(ledger, store, config.embedding_model)
-    ledger = _add_slices(ledger.drop("topic_hash", strict=False), texts, config.slices)
+    ledger = _add_slices(ledger.drop("topic_hash", "question_hash", strict=False), texts, config.slices)
     return _complete(ledger)
 
 
@@ -133,6 +142,9 @@ def _known(store: Path, config: CurationConfig) -> pl.DataFrame:
         if config.contamination.benchmarks:
             leaks = pl.read_parquet(contamination.batch_file(folder, config.contamination))
             part = part.join(leaks, on="comparison_id", how="left", maintain_order="left")
+            if config.embedding_model is not None:
+                near = contamination.near_file(folder, config.contamination, config.embedding_model)
+                part = part.join(pl.read_parquet(near), on="comparison_id", how="left", maintain_order="left")
         parts.append(part)
     order = ["comparison_id", pl.col("response_not_text").not_(), pl.col("prompt_signature").is_null()]
     return pl.concat(parts).sort(order).unique("comparison_id", keep="first", maintain_order=True)
@@ -152,7 +164,12 @@ def _comparison_edges(
         jobs = ((part, kept.join(_ends(part), on="comparison_id", how="semi")) for part in parts)
         return pl.concat((executor or Inline()).map(_verify, jobs))
 
-    return edges.recall(store / "cache" / "near" / "comparisons.parquet", proposed, verify)
+    return edges.recall(_near_file(store, "comparisons"), proposed, verify, duplicates.METHOD)
+
+
+def _near_file(store: Path, name: str) -> Path:
+    """Where pairs that were looked at once are remembered."""
+    return store / "cache" / "near" / f"{name}.parquet"
 
 
 def _ends(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -166,7 +183,6 @@ def _verify(job: tuple[pl.DataFrame, pl.DataFrame]) -> pl.DataFrame:
 def _prompt_edges(
     store: Path, measured: pl.DataFrame, texts: pl.LazyFrame, config: CurationConfig, executor: Executor | None
 ) -> pl.DataFrame:
-    limits = config.prompts
     first = measured.unique("prompt_hash", keep="first", maintain_order=True)
     proposed = prompts.proposals(measured.select("prompt_hash", signature="prompt_signature"), executor)
 
@@ -176,17 +192,26 @@ def _prompt_edges(
         read = texts.join(wanted.lazy(), on="comparison_id").select("prompt_hash", prompt=text_measures.SPOKEN_TEXT)
         return prompts.verify(pairs, read.collect())
 
-    near = edges.recall(store / "cache" / "near" / "prompts.parquet", proposed, verify)
-    found = [near.filter(pl.col("whole") >= limits.jaccard).select("left", "right")]
-    if config.embedding_model is not None and limits.cosine is not None:
-        known = first.select("prompt_hash", "topic_hash").drop_nulls().sort("prompt_hash")
-        if len(known) > limits.max_semantic:
-            logger.warning("%d prompts are over prompts.max_semantic: groups go by words alone.", len(known))
-            return pl.concat(found)
-        vectors = embeddings.recall(known["topic_hash"], store, config.embedding_model)
-        rows = vectors.vectors[vectors.rows(known["topic_hash"])]
-        found.append(prompts.neighbours(known["prompt_hash"], rows, limits.cosine))
-    return pl.concat(found)
+    words = edges.recall(_near_file(store, "prompts"), proposed, verify, prompts.METHOD)
+    found = words.filter(pl.col("whole") >= config.prompts.jaccard).select("left", "right")
+    near, _ = _near_topics(store, config)
+    if near is None:
+        return found
+    return pl.concat([found, prompts.same_topic(first.select("prompt_hash", "topic_hash").drop_nulls(), near)])
+
+
+def _near_topics(store: Path, config: CurationConfig) -> tuple[pl.DataFrame | None, int]:
+    """Hashes of topics (`left`, `right`) that mean nearly the same, null where not looked for; and how many are new."""
+    model, limits = config.embedding_model, config.prompts
+    if model is None or limits.cosine is None:
+        return None, 0
+    topics = pl.concat([similarity.prompts_of(folder, model)["topic_hash"] for folder in _folders(store)])
+    topics = topics.drop_nulls().unique()
+    if len(topics) > limits.max_semantic:
+        logger.warning("%d prompts are over prompts.max_semantic: groups go by words alone.", len(topics))
+        return None, 0
+    path = _near_file(store, f"topics-{embeddings.fingerprint(model)}")
+    return neighbours.recall(path, embeddings.recall(topics, store, model), limits.cosine)
 
 
 def _add_slices(ledger: pl.DataFrame, texts: pl.LazyFrame, keys: tuple[str, ...]) -> pl.DataFrame:

@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from dpo_data.embeddings import DIGITS, Vectors
 from dpo_data.executor import Executor
 from dpo_data.settings import Settings
 from dpo_data.texts import near
 from dpo_data.texts.words import tokens
+
+METHOD = f"near prompts 1, {near.METHOD}"  # raise it when the same two prompts would be compared otherwise
 
 
 class PromptLimits(Settings):
@@ -45,22 +46,19 @@ def verify(pairs: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
     return pairs.with_columns(whole=pl.Series(near.jaccard(matrix, left, right)))
 
 
-def neighbours(hashes: pl.Series, vectors: Vectors, cosine: float, block: int = 2048) -> pl.DataFrame:
-    """All pairs of prompts (`left` < `right`) at or above `cosine`, exactly. `vectors`: (prompts, width), length 1."""
-    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for start in range(0, len(vectors), block):
-        rows = vectors[start : start + block]
-        for other in range(start, len(vectors), block):
-            # Rounded, since the last bits of a vector depend on what it was embedded with.
-            left, right = np.nonzero(np.round(rows @ vectors[other : other + block].T, DIGITS) >= cosine)
-            left, right = left + start, right + other
-            lefts.append(left[left < right])
-            rights.append(right[left < right])
-    one, two = hashes.gather(np.concatenate(lefts)), hashes.gather(np.concatenate(rights))
-    ends = pl.DataFrame({"one": one, "two": two}, schema={"one": pl.String, "two": pl.String})
-    return ends.select(left=pl.min_horizontal("one", "two"), right=pl.max_horizontal("one", "two")).sort(
-        "left", "right"
+def same_topic(topics: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
+    """Edges between prompts (`left`, `right`) of one topic or of two `near` ones (`left`, `right`, topic hashes).
+
+    `topics`: prompt_hash, topic_hash. The smallest prompt hash of a topic stands for it, so that a topic of many
+    prompts (one question under many system messages) has as many edges and not their square.
+    """
+    first = topics.group_by("topic_hash").agg(pl.col("prompt_hash").min().alias("first"))
+    alike = topics.join(first, on="topic_hash").select(left="first", right="prompt_hash")
+    across = near.join(first.rename({"topic_hash": "left", "first": "one"}), on="left").join(
+        first.rename({"topic_hash": "right", "first": "two"}), on="right"
     )
+    edges = pl.concat([alike, across.select(left="one", right="two")])
+    return edges.filter(pl.col("left") != pl.col("right")).sort("left", "right")
 
 
 def conversations(ledger: pl.DataFrame) -> pl.DataFrame:

@@ -119,6 +119,8 @@ LEDGER = pl.Schema(
         "split_coin": pl.Float64(),  # the group's number in [0, 1)
         "benchmark_overlap": pl.Float64(),  # share of a benchmark item's words that lie in shared 8-grams
         "benchmark_item": pl.String(),  # file:record of that item
+        "benchmark_similarity": pl.Float64(),  # cosine of the prompt and the benchmark item nearest to it
+        "benchmark_neighbour": pl.String(),  # file:record of that item
         "in_cycle": pl.Boolean(),
         "cycle_edge": pl.Boolean(),  # in the smallest set whose removal opens every circle
         "split": pl.String(),  # train, validation or test

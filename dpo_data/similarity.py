@@ -14,21 +14,23 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from dpo_data.embeddings import DIGITS, Embedded, embed, fingerprint
+from dpo_data.embeddings import DIGITS, READ, Embedded, embed, fingerprint
 from dpo_data.executor import Executor
 from dpo_data.identity import text_hash
 from dpo_data.settings import Settings
+from dpo_data.texts import stamps
 
 BATCH_COLUMNS = {
     "comparison_id": pl.String,
     "similarity": pl.Float64,
     "similarity_prompt_a": pl.Float64,
     "similarity_prompt_b": pl.Float64,
-    "topic_hash": pl.String,  # of the text whose vector stands for the prompt in `prompts.neighbours`
+    "topic_hash": pl.String,  # of the texts whose vectors stand for the prompt: the conversation so far,
+    "question_hash": pl.String,  # and its last user message
 }
+METHOD = "similarity 1"  # raise it when other texts would be embedded, or compared otherwise
 _ROWS = 20_000  # a block: at most 80,000 vectors, 120 MB
 
-READ = 1500  # characters: more than the 256 word pieces all-MiniLM-L6-v2 reads of English
 _SENTENCE_END = re.compile(r"[.!?。！？]\s+|\n")
 
 
@@ -122,7 +124,7 @@ def pieces(comparisons: pl.DataFrame) -> pl.DataFrame:
 
 
 def measure(parts: pl.DataFrame, embedded: Embedded) -> pl.DataFrame:
-    """Cosines of a block: comparison_id, similarity, similarity_prompt_a, similarity_prompt_b, topic_hash."""
+    """The cosines of a block, and the hashes of its prompts' texts, in BATCH_COLUMNS."""
     hashes = {name: _hashes(parts[name]) for name in ("prompt", "topic", "response_a", "response_b")}
     return pl.DataFrame(
         {
@@ -131,6 +133,7 @@ def measure(parts: pl.DataFrame, embedded: Embedded) -> pl.DataFrame:
             "similarity_prompt_a": _cosines(hashes["prompt"], hashes["response_a"], embedded),
             "similarity_prompt_b": _cosines(hashes["prompt"], hashes["response_b"], embedded),
             "topic_hash": hashes["topic"],
+            "question_hash": hashes["prompt"],
         },
         schema=BATCH_COLUMNS,
     )
@@ -162,7 +165,7 @@ def measure_batch(folder: Path, store: Path, model: str, executor: Executor | No
     """
     target = batch_file(folder, model)
     counts = {"texts_embedded": 0, "texts_from_cache": 0}
-    if target.exists():
+    if stamps.made_by(target, METHOD):
         return counts
     source = pl.scan_parquet(folder / "comparisons.parquet").select(
         "comparison_id", "prompt", "response_a", "response_b"
@@ -181,10 +184,13 @@ def measure_batch(folder: Path, store: Path, model: str, executor: Executor | No
         counts["texts_embedded"] += embedded.embedded
         counts["texts_from_cache"] += embedded.cached
         blocks.append(measure(parts, embedded))
-    partial = target.with_suffix(".partial")
-    pl.concat(blocks).write_parquet(partial)
-    partial.replace(target)
+    stamps.write(pl.concat(blocks), target, METHOD)
     return counts
+
+
+def prompts_of(folder: Path, model: str) -> pl.DataFrame:
+    """`comparison_id, topic_hash, question_hash` of a measured batch: the texts whose vectors stand for each prompt."""
+    return pl.read_parquet(batch_file(folder, model), columns=["comparison_id", "topic_hash", "question_hash"])
 
 
 def rules(limits: SimilarityLimits) -> dict[str, pl.Expr]:

@@ -91,7 +91,7 @@ def publish(
         "config": config.model_dump(mode="json"),
         "shards": shard_settings.model_dump(mode="json"),
         "models": fingerprint.models(config),
-        "code": {"dpo_data": __version__},
+        "code": {"dpo_data": __version__, "methods": fingerprint.methods(config)},
         "decisions": fingerprint.decisions(ledger),
     }
     version = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,9 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dpo_data import contamination
+from dpo_data import contamination, embeddings
 from dpo_data.contamination import ContaminationLimits
+from dpo_data.identity import text_hash
 from dpo_data.schema import DataError
+from dpo_data.texts import benchmarks
 
 ITEM = "a train leaves the station at noon and travels north at sixty miles an hour for two hours"  # 18 words
 
@@ -25,7 +27,7 @@ def comparisons(*prompts: str) -> pl.DataFrame:
 
 
 def overlaps(folder: Path, *prompts: str) -> list[tuple[float, str | None]]:
-    benchmark = contamination.load((str(folder),), 8)
+    benchmark = benchmarks.load((str(folder),), 8)
     return contamination.measure(comparisons(*prompts), benchmark).select("benchmark_overlap", "benchmark_item").rows()
 
 
@@ -40,7 +42,7 @@ def test_the_overlap_is_the_share_of_the_item_that_lies_in_shared_runs(tmp_path:
 def test_a_response_can_leak_too(tmp_path: Path) -> None:
     (tmp_path / "bench.txt").write_text(ITEM)
     frame = comparisons("What is the puzzle?").with_columns(response_b=pl.lit(ITEM))
-    assert contamination.measure(frame, contamination.load((str(tmp_path),), 8))["benchmark_overlap"].to_list() == [1.0]
+    assert contamination.measure(frame, benchmarks.load((str(tmp_path),), 8))["benchmark_overlap"].to_list() == [1.0]
 
 
 def test_a_short_item_counts_only_as_a_whole_text(tmp_path: Path) -> None:
@@ -61,10 +63,50 @@ def test_a_benchmark_that_cannot_be_read_is_named(tmp_path: Path, name: str, con
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=name):
-        contamination.load((str(tmp_path / name),), 8)
+        benchmarks.load((str(tmp_path / name),), 8)
 
 
 def test_the_rule_drops_from_the_limit_on() -> None:
     frame = pl.DataFrame({"benchmark_overlap": [0.49, 0.5, None]})
     rule = contamination.rules(ContaminationLimits())["contaminated"]
     assert frame.select(rule).to_series().to_list() == [False, True, None]
+
+
+@pytest.mark.models
+def test_a_question_in_other_words_is_found_and_an_unrelated_one_is_not(tmp_path: Path) -> None:
+    (tmp_path / "bench.jsonl").write_text(
+        json.dumps({"question": "How many legs do three spiders and two ants have altogether?"})
+        + "\n"
+        + json.dumps({"question": "Which planet of the solar system has the most moons?", "answer": "Thanks!"})
+    )
+    asked = [
+        "What is the total number of legs of two ants and three spiders?",
+        "How do I bake bread without yeast?",
+        "Thanks!",
+    ]
+    embeddings.embed(pl.Series(asked), tmp_path)
+    hashes = pl.DataFrame(
+        {
+            "comparison_id": ["reworded", "other", "short", "blank"],
+            "topic_hash": [None, None, None, None],
+            "question_hash": [*map(text_hash, asked), None],
+        },
+        schema_overrides={"topic_hash": pl.String},
+    )
+    limits = ContaminationLimits(benchmarks=(str(tmp_path / "bench.jsonl"),))
+    counts = contamination.measure_neighbours(tmp_path, hashes, tmp_path, limits, embeddings.DEFAULT)
+    assert counts == {"texts_embedded": 2, "texts_from_cache": 0}  # "Thanks!" is too short to be asked by meaning
+    found = pl.read_parquet(contamination.near_file(tmp_path, limits, embeddings.DEFAULT))
+    assert found["comparison_id"].to_list() == hashes["comparison_id"].to_list()
+    assert found["benchmark_neighbour"][0] == "bench.jsonl:1"
+    assert found["benchmark_similarity"][3] is None
+    rule = contamination.rules(limits)["contaminated_in_other_words"]
+    assert found.filter(rule)["comparison_id"].to_list() == ["reworded"]
+    assert contamination.items_of(limits, {"bench.jsonl:2"}) == {
+        "bench.jsonl:2": "Which planet of the solar system has the most moons? / Thanks!"
+    }
+    assert contamination.measure_neighbours(tmp_path, hashes, tmp_path, limits, embeddings.DEFAULT) == {}
+
+
+def test_without_a_limit_on_meaning_it_is_only_measured() -> None:
+    assert set(contamination.rules(ContaminationLimits(min_cosine=None))) == {"contaminated"}

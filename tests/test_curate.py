@@ -128,6 +128,7 @@ def test_a_second_batch_is_all_that_is_read(tmp_path: Path) -> None:
         "comparisons": 0,
         "texts_embedded": 0,
         "texts_from_cache": 0,
+        "prompts_compared": 0,
     }
     ledger = measure(tmp_path, BARE)
     assert (len(ledger), int(ledger["votes"].sum())) == (7, 9)

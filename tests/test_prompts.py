@@ -1,6 +1,5 @@
 """Prompt groups and the cap on them."""
 
-import numpy as np
 import polars as pl
 
 from dpo_data import prompts
@@ -45,17 +44,10 @@ def test_near_prompts_are_proposed_and_verified() -> None:
     assert found.rows() == [("p", "q", 28 / 29)]
 
 
-def test_semantic_neighbours_are_all_pairs_above_the_limit_whatever_the_block() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(60, 8)).astype(np.float32)
-    vectors[40:50] = vectors[:10] + 0.05 * rng.normal(size=(10, 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    hashes = pl.Series([f"{row:02d}" for row in range(60)])
-    cosines = vectors @ vectors.T
-    expected = {(hashes[i], hashes[j]) for i in range(60) for j in range(i + 1, 60) if cosines[i, j] >= 0.95}
-    assert len(expected) >= 10
-    for block in (7, 64):
-        assert set(prompts.neighbours(hashes, vectors, 0.95, block).iter_rows()) == expected
+def test_prompts_of_one_topic_and_of_near_topics_are_joined() -> None:
+    topics = pl.DataFrame({"prompt_hash": ["p", "q", "r", "s"], "topic_hash": ["t", "t", "u", "v"]})
+    near = pl.DataFrame({"left": ["t"], "right": ["u"]})
+    assert prompts.same_topic(topics, near).rows() == [("p", "q"), ("p", "r")]
 
 
 def test_prompts_of_one_conversation_share_a_group() -> None:

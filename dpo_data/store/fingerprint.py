@@ -9,10 +9,10 @@ from hashlib import blake2b, sha256
 import numpy as np
 import polars as pl
 
-from dpo_data import embeddings, schema
+from dpo_data import contamination, duplicates, embeddings, prompts, schema, similarity
 from dpo_data.batches import Batches
 from dpo_data.curate import CurationConfig
-from dpo_data.texts import tokens
+from dpo_data.texts import neighbours, text_measures, tokens
 
 
 def inputs(opened: Batches) -> str:
@@ -28,12 +28,28 @@ def inputs(opened: Batches) -> str:
 
 
 def models(config: CurationConfig) -> dict[str, str]:
-    """Name and fingerprint of the models behind the measures; what is switched off has no entry."""
+    """Name and fingerprint of the models and benchmarks behind the measures; what is switched off has no entry."""
     found = {}
     if config.tokenizer is not None:
         found["tokenizer"] = f"{config.tokenizer} {tokens.fingerprint(config.tokenizer)}"
     if config.embedding_model is not None:
         found["embedding"] = f"{config.embedding_model} {embeddings.fingerprint(config.embedding_model)}"
+    if config.contamination.benchmarks:
+        found["benchmarks"] = contamination.digest(config.contamination)
+    return found
+
+
+def methods(config: CurationConfig) -> dict[str, str]:
+    """The method version of every measure on text; what is switched off has no entry."""
+    found = {"text": text_measures.METHOD, "duplicates": duplicates.METHOD, "prompts": prompts.METHOD}
+    if config.tokenizer is not None:
+        found["tokens"] = tokens.METHOD
+    if config.embedding_model is not None:
+        found |= {"similarity": similarity.METHOD, "neighbours": neighbours.METHOD}
+    if config.contamination.benchmarks:
+        found["contamination"] = contamination.METHOD
+        if config.embedding_model is not None:
+            found["contamination by meaning"] = contamination.NEAR_METHOD
     return found
 
 

@@ -10,15 +10,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpo_data import __version__
 from dpo_data.executor import Executor, Inline
 from dpo_data.schema import DataError, check
+from dpo_data.texts import stamps
 
 ROWS = 4096  # a block: about 10 MB of text
 SOURCE = "comparisons.parquet"
@@ -35,19 +36,21 @@ class Block:
     part: Path
 
 
-def write(target: Path, measure: Measure, schema: pl.Schema, executor: Executor | None = None, rows: int = ROWS) -> int:
+def write(
+    target: Path, measure: Measure, schema: pl.Schema, method: str, executor: Executor | None = None, rows: int = ROWS
+) -> int:
     """Write `target`, beside its batch's comparisons, from `measure` of every block; the rows, 0 where it exists.
 
-    A file with other columns was measured by other code, and is measured anew. `measure` is a picklable function of a
-    block of COMPARISONS that returns `schema`, same rows, same order.
+    A file with other columns or by another `method` is measured anew. `measure` is a picklable function of a block of
+    COMPARISONS that returns `schema`, same rows, same order.
     """
-    if target.exists() and pl.read_parquet_schema(target) == dict(schema):
+    if stamps.made_by(target, method) and pl.read_parquet_schema(target) == dict(schema):
         return 0
     source = target.with_name(SOURCE)
     if not source.exists():
         raise DataError(f"{target.parent} holds no {SOURCE}: expected a batch written by `dpo refresh`.")
     count = int(pq.read_metadata(source).num_rows)
-    parts = target.with_name(f".{target.stem}-{__version__}-{rows}")
+    parts = target.with_name(f".{target.stem}-{blake2b(method.encode(), digest_size=8).hexdigest()}-{rows}")
     parts.mkdir(exist_ok=True)
     blocks = (
         Block(source.absolute(), start, rows, parts.absolute() / f"{start:012d}.parquet")
@@ -56,9 +59,10 @@ def write(target: Path, measure: Measure, schema: pl.Schema, executor: Executor 
     made = (executor or Inline()).map(partial(_make, measure, schema), blocks)
     partial_file = target.with_suffix(".partial")
     plain = schema.to_frame().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-    with pq.ParquetWriter(partial_file, plain, compression="zstd", write_statistics=False) as writer:
+    stamped = plain.with_metadata(stamps.metadata(method))
+    with pq.ParquetWriter(partial_file, stamped, compression="zstd", write_statistics=False) as writer:
         for part in made:
-            writer.write_table(pa.Table.from_batches(pq.read_table(part).to_batches()).cast(plain))
+            writer.write_table(pa.Table.from_batches(pq.read_table(part).to_batches()).cast(stamped))
     partial_file.replace(target)
     shutil.rmtree(parts)
     return count

@@ -8,23 +8,23 @@ from pathlib import Path
 
 import polars as pl
 
+from dpo_data.texts import stamps
 
-def recall(path: Path, proposed: pl.DataFrame, verify: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """The proposed pairs (`left`, `right`) with what `verify` adds to them, from `path` where they were seen before."""
-    if not path.exists():
+
+def recall(
+    path: Path, proposed: pl.DataFrame, verify: Callable[[pl.DataFrame], pl.DataFrame], method: str
+) -> pl.DataFrame:
+    """The proposed pairs (`left`, `right`) with what `verify` adds to them, from `path` where they were seen before.
+
+    Pairs that another `method` verified are verified anew.
+    """
+    if not stamps.made_by(path, method):
         found = verify(proposed)
-        _write(path, found)
+        stamps.write(found.sort("left", "right"), path, method)
         return found
     known = pl.read_parquet(path)
     fresh = proposed.join(known, on=["left", "right"], how="anti")
     if len(fresh):
         known = pl.concat([known, verify(fresh).select(known.columns)])
-        _write(path, known)
+        stamps.write(known.sort("left", "right"), path, method)
     return known.join(proposed, on=["left", "right"], how="semi").sort("left", "right")
-
-
-def _write(path: Path, edges: pl.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    edges.sort("left", "right").write_parquet(partial)
-    partial.replace(path)

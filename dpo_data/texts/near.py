@@ -6,6 +6,7 @@ false positive of the sketch never reaches the ledger. The surprise: nothing her
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from scipy.sparse import csgraph
 from dpo_data.executor import Executor, Inline
 from dpo_data.texts.words import I64, Ragged, mix, offsets_of
 
+METHOD = f"near 1, rensa {version('rensa')}"  # raise it when the same text would be signed or compared otherwise
 SHINGLE = 3
 BAND_ROWS = 4
 BANDS = 20

@@ -17,6 +17,9 @@ from dpo_data.texts import blocks, near
 from dpo_data.texts.words import Tokens, tokens
 
 FILE = "measures.parquet"
+# Raise the number when anything below, or in the rooms it calls, would measure the same text otherwise: a length, a
+# style count, a hash, a word, the edit ratio. tests/test_text_measures.py says when that was forgotten.
+METHOD = f"text measures 1, {near.METHOD}, {languages.METHOD}"
 NOT_TEXT = "non_text_response"  # the attribute by which a reader says that a response was no JSON string
 
 # One text for a whole prompt; the same separators as identity.prompt_hash.
@@ -40,7 +43,7 @@ _BY_USER = pl.col("prompt").list.eval(
 
 def measure_batch(folder: Path, executor: Executor | None = None, block: int = blocks.ROWS) -> int:
     """Write `measures.parquet` (schema MEASURES) beside `comparisons.parquet`; the rows measured, 0 where it exists."""
-    return blocks.write(folder / FILE, measure, MEASURES, executor, block)
+    return blocks.write(folder / FILE, measure, MEASURES, METHOD, executor, block)
 
 
 def measure(comparisons: pl.DataFrame) -> pl.DataFrame:

