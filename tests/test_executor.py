@@ -169,12 +169,12 @@ def test_a_killed_worker_changes_nothing_in_the_table(kind: str, tmp_path: Path)
     with start(ExecutorSettings.model_validate({"kind": kind, "workers": 2}), tmp_path) as workers:
         if kind == "processes":
             with pytest.raises(DataError, match="worker processes was killed"):
-                blocks.write(target, work, MEASURES, "a method", workers, 10)
+                blocks.write(target, work, MEASURES, text_measures.METHOD, workers, 10)
             made = len(list(target.parent.glob(".measures-*/*.parquet")))
             lost = len(list(log.glob("measured-*"))) - made
             assert 3 <= made < 10
             assert lost in (0, 1)
-        assert blocks.write(target, work, MEASURES, "a method", workers, 10) == 100
+        assert blocks.write(target, work, MEASURES, text_measures.METHOD, workers, 10) == 100
     assert (log / "dead").exists()
     assert len(list(log.glob("measured-*"))) == 10 + lost  # no block that was there was measured again
     assert target.read_bytes() == expected.read_bytes()
