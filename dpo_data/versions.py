@@ -21,6 +21,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from dpo_data import __version__, batches, schema
+from dpo_data.agreement import collapse
 from dpo_data.curate import CurationConfig
 from dpo_data.questions import changes, limits
 from dpo_data.questions.stats import example_ids, stats
@@ -197,7 +198,8 @@ def _write(
     shards.write_table(ledger, hidden / "ledger.parquet", settings)
     shards.write_pairs(ledger, opened.comparisons(), hidden, config.slices, settings, lone)
     votes = opened.votes().collect()
-    people = annotators(votes)
+    collapsed = collapse(votes)  # the slowest of the sums over votes, so it is done once
+    people = annotators(votes, collapsed=collapsed)
     shards.write_table(people, hidden / "annotators.parquet", settings)
     numbers = stats(
         ledger,
@@ -208,6 +210,7 @@ def _write(
         slices=config.slices,
         limits=limits.of(manifest["config"]),
         targets=config.targets,
+        collapsed=collapsed,
     )
     durable.write_json(hidden / "stats.json", numbers)
     shown = opened.comparisons().filter(pl.col("comparison_id").is_in(sorted(example_ids(numbers)))).collect()

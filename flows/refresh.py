@@ -14,8 +14,9 @@ from dpo_data.agreement import REVIEWS
 from dpo_data.executor import Executor, start
 from dpo_data.formats import paths
 from dpo_data.review import verdicts
+from flows import tables
 from flows.recipe import Recipe, Source
-from flows.steps import Step, announce, plain, record_table
+from flows.steps import Step, announce, plain, record_link, record_table
 
 
 class RefreshSummary(TypedDict):
@@ -40,17 +41,20 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
         measured = step("measure texts", curate.measure_texts, store, recipe.curation, workers)
         version_id, created = step("curate and publish", curate_and_publish, store, recipe, workers)
     version = versions.open_version(store, version_id)
-    record_table("kept", kept_table(version.stats), f"What version {version_id} kept, by source", step)
+    stats, page = version.stats, version.path / "audit.html"
+    for table in tables.of(version_id, stats):
+        record_table(table.key, table.rows, table.description, step)
+    record_link("audit", page.absolute().as_uri(), f"Audit of version {version_id}", step)
     if created:
         announce("dpo.version.published", f"dpo.store.{store.name}", {"version": version_id}, step)
     return {
         "version": version_id,
         "created": created,
         "path": str(version.path),
-        "audit": str(version.path / "audit.html"),
+        "audit": str(page),
         "ingested": ingested,
         "measured": measured,
-        "stats": version.stats,
+        "stats": stats,
     }
 
 
@@ -78,10 +82,3 @@ def curate_and_publish(store: Path, recipe: Recipe, workers: Executor) -> tuple[
     decided = curate.decide(curate.measure(store, config, workers), config)
     version = versions.publish(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
     return version.id, version.created
-
-
-def kept_table(stats: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a source, counts only: what the Prefect run shows. Never a text of the data."""
-    return [
-        {"source": row["source"], "comparisons": row["comparisons"], "kept": row["kept"]} for row in stats["sources"]
-    ]

@@ -65,6 +65,14 @@ def record_table(key: str, rows: list[dict[str, Any]], description: str, step: S
         create_table_artifact(key=key, table=rows, description=description)
 
 
+def record_link(key: str, address: str, description: str, step: Step) -> None:
+    """Show where a page lies as a link artifact of the Prefect run."""
+    if step is prefect_step:
+        from prefect.artifacts import create_link_artifact
+
+        create_link_artifact(key=key, link=address, link_text=description, description=description)
+
+
 def announce(event: str, resource: str, payload: dict[str, str], step: Step) -> None:
     """Emit the event that a served retrain waits for."""
     if step is prefect_step:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from dpo_data.agreement import AgreementLimits
 from dpo_data.schema import DataError
+from flows import tables
 from flows.recipe import Recipe, load, parse_overrides
 from flows.refresh import refresh
 from flows.telling import refresh_lines
@@ -67,7 +70,7 @@ def test_a_refresh_with_nothing_new_publishes_nothing_and_says_so(refreshed: tup
     assert "nothing new to publish" in "\n".join(refresh_lines(dict(again)))
 
 
-def test_a_refresh_runs_under_prefect_without_a_server_and_leaves_a_table_of_counts(tmp_path: Path) -> None:
+def test_a_refresh_runs_under_prefect_without_a_server_and_leaves_tables_of_counts(tmp_path: Path) -> None:
     recipe = recipe_file(tmp_path, "studio.csv")
     done = dpo("refresh", "--recipe", str(recipe), "--store", str(tmp_path / "store"), "--json")
     assert done.returncode == 0, done.stderr
@@ -77,11 +80,36 @@ def test_a_refresh_runs_under_prefect_without_a_server_and_leaves_a_table_of_cou
     assert states == [("COMPLETED",)]
     tasks = {name for (name,) in database.execute("select name from task_run")}
     assert {"ingest studio", "measure texts", "curate and publish"} <= tasks
-    [(table,)] = database.execute("select data from artifact where key = 'kept'").fetchall()
-    counted = json.loads(json.loads(table)) if isinstance(json.loads(table), str) else json.loads(table)
-    [row] = counted
-    assert row["source"] == "studio"
-    assert row["kept"] == summary["stats"]["counts"]["kept"]
+    stored = dict(database.execute("select key, data from artifact").fetchall())
+    shown = {key: json.loads(json.loads(data)) for key, data in stored.items() if key != "audit"}
+    assert shown.keys() == {"kept", "reasons", "length-bias", "splits", "annotators"}
+    stats = summary["stats"]
+    [row] = shown["kept"]
+    assert row == {"source": "studio", **{name: stats["counts"][name] for name in ("comparisons", "kept", "votes")}}
+    assert [row["rows"] for row in shown["reasons"]] == [row["rows"] for row in stats["reasons"]]
+    assert shown["annotators"] == [{"named": 5, "flagged": 2}]
+    assert Path(summary["audit"]).absolute().as_uri() in stored["audit"]
+    # Counts and links only: no name of an annotator, no value of the data's own columns.
+    everything = " ".join(stored.values())
+    names = [row["annotator"] for row in stats["annotators"]["rows"]]
+    assert len(names) == 5 and not any(name in everything for name in names)
+
+
+def test_the_tables_of_a_later_version_tell_what_changed_and_what_is_short(
+    refreshed: tuple[Recipe, Path, Any], tmp_path: Path
+) -> None:
+    recipe, store, first = refreshed
+    assert "changes" not in {table.key for table in tables.of(first["version"], first["stats"])}
+    curation = recipe.curation.model_copy(
+        update={"agreement": AgreementLimits(min_agreement=0.99), "targets": {"source": {"studio": 10_000}}}
+    )
+    second = refresh(recipe.model_copy(update={"curation": curation}), Path(shutil.copytree(store, tmp_path / "store")))
+    found = {table.key: table.rows for table in tables.of(second["version"], second["stats"])}
+    [change] = found["changes"]
+    assert change["old"] == first["version"] and change["left"] > 0
+    assert change["kept"] == change["kept_before"] + change["entered"] - change["left"]
+    [target] = found["targets"]
+    assert target["short"] == 10_000 - target["kept"] > 0
 
 
 def test_the_schedule_refreshes_on_its_cron_and_trains_on_what_was_published(tmp_path: Path) -> None:

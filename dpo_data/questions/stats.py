@@ -37,12 +37,13 @@ def stats(
     slices: Sequence[str] = (),
     limits: Table | None = None,
     targets: Mapping[str, Mapping[str, int]] | None = None,
+    collapsed: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Every number of the audit as plain JSON values.
 
     `ledger` is decided (schema.LEDGER and the slice columns), `votes` have the columns of schema.VOTES, `annotators`
     is `annotators.annotators(votes)`, `thumbs` what became of lone thumbs (`unpaired.lone`), `limits` is `limits.of`,
-    `targets` are the configuration's.
+    `targets` are the configuration's, `collapsed` is `agreement.collapse(votes)` where the caller has it already.
     """
     ledger = ledger.sort("comparison_id").with_columns(kept=KEPT)
     by = [name for name in ("source", "language", *slices) if name in ledger.columns]
@@ -54,7 +55,7 @@ def stats(
         "reason_funnel": funnel(ledger),
         "reason_sets": reason_sets(ledger),
         "trust": trust(ledger),
-        "sources": by_source(ledger, votes),
+        "sources": by_source(ledger, collapse(votes) if collapsed is None else collapsed),
         "annotators": _annotators(annotators),
         "length_bias": {
             "before": length_bias.bias(ledger, by).to_dicts(),
@@ -97,16 +98,16 @@ def _counts(ledger: pl.DataFrame, votes: pl.DataFrame, rejects: pl.DataFrame | N
     }
 
 
-def by_source(ledger: pl.DataFrame, votes: pl.DataFrame) -> Table:
+def by_source(ledger: pl.DataFrame, collapsed: pl.DataFrame) -> Table:
     """Per source: comparisons, kept, votes, ties, and how far votes on one comparison agree, each with its n.
 
     `agreement` is the share of agreeing pairs of votes among `vote_pairs`; `alpha` is Krippendorff's, nominal and
-    side-symmetric, over `alpha_comparisons` (those with two votes or more). One vote an annotator a comparison.
+    side-symmetric, over `alpha_comparisons` (those with two votes or more). `collapsed` has one vote an annotator a
+    comparison (`agreement.collapse`).
     """
     rows = ledger.group_by("source").agg(
         comparisons=pl.len(), kept=pl.col("kept").sum(), prompts=pl.col("prompt_hash").n_unique()
     )
-    collapsed = collapse(votes)
     table = []
     for row in rows.sort("source", nulls_last=True).to_dicts():
         own = collapsed.filter(pl.col("source").eq_missing(pl.lit(row["source"], pl.String)))

@@ -44,7 +44,7 @@ def yield_curve(ledger: pl.DataFrame, measure: str, by: Sequence[str]) -> Table:
     """
     grid, stays_above = _YIELD[measure]
     others = pl.col("reasons").list.set_difference(pl.lit([_YIELD_REASON[measure]])).list.len() == 0
-    standing = ledger.filter(others & pl.col("preferred").is_not_null())
+    standing = ledger.filter(others & pl.col("preferred").is_not_null()).select(measure, *by)
     table: Table = []
     for name, value, values in _slices(standing, measure, by):
         known = np.sort(values.drop_nulls().to_numpy())

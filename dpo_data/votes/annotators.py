@@ -33,7 +33,10 @@ class AnnotatorLimits(Settings):
 
 
 def annotators(
-    votes: pl.DataFrame, limits: AnnotatorLimits | None = None, reliability: ReliabilityLimits | None = None
+    votes: pl.DataFrame,
+    limits: AnnotatorLimits | None = None,
+    reliability: ReliabilityLimits | None = None,
+    collapsed: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """One row per source and annotator, most votes first.
 
@@ -42,10 +45,11 @@ def annotators(
     effective number, votes whose comparison others voted on); position_n, first_share, first_low, first_high: decided
     votes whose order is known and how many chose the side shown first; position_bias: the same as a logit of the model;
     repeats, repeat_consistency: comparisons voted more than once and the share answered alike; flips: decisions that
-    would change or vanish without this annotator (null for anonymous votes).
+    would change or vanish without this annotator (null for anonymous votes). `collapsed` is `collapse(votes)`, where
+    the caller has it already.
     """
     limits, reliability = limits or AnnotatorLimits(), reliability or ReliabilityLimits()
-    coded, _, people = code(collapse(votes), reliability)
+    coded, _, people = code(collapse(votes) if collapsed is None else collapsed, reliability)
     found = estimate(coded, reliability)
     table = people.with_columns(**leave_one_out(coded, found, limits), **_counts(coded)).with_columns(
         pl.Series("skill", found.skill), pl.Series("position_bias", found.bias)
