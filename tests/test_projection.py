@@ -5,29 +5,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from sample_store import store_of
+from sample_store import embed_by_chance, fill_cache, store_of
 
-from dpo_data import batches, curate, embeddings, projection, similarity, versions
-from dpo_data.identity import text_hash
+from dpo_data import curate, embeddings, projection, versions
 from dpo_data.store import fingerprint
 from dpo_data.store.shards import KEPT
 
 WIDTH, ROWS = 8, 90
 
 
-def fill(store: Path, shards: list[tuple[list[str], np.ndarray]]) -> None:
-    """A cache of embeddings with these hashes and vectors, shard by shard."""
-    folder = store / "cache" / "embeddings" / embeddings.fingerprint(embeddings.DEFAULT)
-    folder.mkdir(parents=True)
-    for number, (hashes, vectors) in enumerate(shards):
-        column = pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
-        pl.DataFrame({"hash": hashes, "vector": column}).write_parquet(folder / f"{number}.parquet")
-
-
 def plant(store: Path, vectors: np.ndarray, cuts: list[slice]) -> pl.DataFrame:
     """The vectors of some topics in the shards that `cuts` names, and a ledger of all topics and a row without one."""
     hashes = [f"{row:032x}" for row in range(len(vectors))]
-    fill(store, [(hashes[cut], vectors[cut]) for cut in cuts])
+    fill_cache(store, [(hashes[cut], vectors[cut]) for cut in cuts])
     return pl.DataFrame({"comparison_id": [*hashes, "none"], "topic_hash": [*hashes, None]})
 
 
@@ -70,11 +60,7 @@ def test_the_cut_of_the_cache_and_the_order_of_the_ledger_move_no_point(tmp_path
 
 
 def test_points_reach_the_ledger_and_the_pairs_and_decide_nothing(tmp_path: Path) -> None:
-    store = store_of(tmp_path, "triples.json")
-    texts = similarity.pieces(batches.open_batches(store).comparisons().collect())
-    hashes = sorted({text_hash(text) for name in texts.columns[1:] for text in texts[name].drop_nulls()})
-    vectors = np.random.default_rng(0).normal(size=(len(hashes), WIDTH)).astype(np.float32)
-    fill(store, [(hashes, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))])  # so that no model is needed
+    store = embed_by_chance(store_of(tmp_path, "triples.json"))
     config = curate.CurationConfig(tokenizer=None)
     measured = curate.measure(store, config)
     decided = curate.decide(measured, config)
