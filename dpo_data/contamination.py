@@ -140,9 +140,12 @@ def rules(limits: ContaminationLimits) -> dict[str, pl.Expr]:
     return found
 
 
-def items_of(limits: ContaminationLimits, names: set[str]) -> dict[str, str]:
-    """The text of benchmark records by name (`file:record`), their strings joined; for showing beside a row."""
-    items = _load(limits).items.filter(pl.col("name").is_in(sorted(names)))
+def found_items(ledger: pl.DataFrame, limits: ContaminationLimits) -> dict[str, str]:
+    """Texts of the benchmark records a ledger names, by name (`file:record`), the strings of a record joined by /."""
+    if not limits.benchmarks:
+        return {}
+    named = pl.concat([ledger.select(name="benchmark_item"), ledger.select(name="benchmark_neighbour")]).unique()
+    items = _load(limits).items.join(named, on="name", how="semi", maintain_order="left")
     joined = items.group_by("name", maintain_order=True).agg(pl.col("text").str.join(" / "))
     return dict(joined.iter_rows())
 

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 REASONS = pl.List(pl.String)
 _PAIRS = 8192  # proposed pairs verified together: about 60 MB of text
-DECIDED = ("duplicate_of", "split", "weight", "reasons")
+DECIDED = ("duplicate_of", "group_rank", "split", "weight", "reasons")
 
 
 class CurationConfig(Settings):
@@ -109,6 +109,8 @@ def measure(store: Path, config: CurationConfig, executor: Executor | None = Non
     texts = batches.comparisons()
     measured = _known(store, config).join(texts.select("comparison_id").collect(), on="comparison_id", how="semi")
     ledger = measured.drop("signature", "prompt_signature")
+    if config.tokenizer is not None:
+        ledger = lengths.measure(ledger)
     ledger = agreement.measure(ledger, batches.votes().collect(), config.agreement)
     ledger = duplicates.measure(ledger, _comparison_edges(store, measured, texts, executor), config.duplicates)
     ledger = duplicates.measure_votes(ledger)

@@ -68,7 +68,9 @@ def summary(ledger: pl.DataFrame) -> dict[str, int]:
     """How many prompts could hold a circle, how many do, comparisons on circles and to remove, triads and cyclic ones.
 
     `prompts` counts those with three decided comparisons or more; a triad is three responses compared in all three
-    ways, and it is cyclic when it is a circle (A^3 on the diagonal of the preference graph).
+    ways, and it is cyclic when it is a circle (A^3 on the diagonal of the preference graph). Counted after the merge:
+    equal texts are one response, all votes on a comparison are one preference, a tie is none. On PandaLM that is 288
+    triads; with a node for each model instead of each text, and ties left out of the majority, 373. One is cyclic.
     """
     edges = _edges(ledger.with_row_index("row"))
     affected = ledger.filter(pl.col("in_cycle").fill_null(False))

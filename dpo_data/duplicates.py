@@ -20,6 +20,7 @@ METHOD = f"near comparisons 1, {near.METHOD}"  # raise it when the same two text
 COLUMNS = {
     "duplicate_cluster": pl.String,
     "duplicate_similarity": pl.Float64,
+    "duplicate_part": pl.Float64,
     "duplicate_method": pl.String,
     "duplicate_swapped": pl.Boolean,
 }
@@ -106,6 +107,7 @@ def measure(ledger: pl.DataFrame, edges: pl.DataFrame, limits: DuplicateLimits) 
     )
     nearest = both.group_by("left", maintain_order=True).agg(
         duplicate_similarity=pl.col("whole").max(),
+        duplicate_part=pl.col("part").filter(pl.col("whole") == pl.col("whole").max()).max(),
         duplicate_method=pl.when(pl.col("same_words").any()).then(pl.lit("case_or_space")).otherwise(pl.lit("near")),
     )
     members = _oriented(nearest["left"].to_list(), both)

@@ -21,6 +21,17 @@ def count(text: pl.Expr) -> dict[str, pl.Expr]:
     return {"chars": text.str.len_chars(), "words": text.str.count_matches(r"\S+")}
 
 
+def measure(ledger: pl.DataFrame) -> pl.DataFrame:
+    """Add `tokens_to_parting`, the tokens up to where the responses part; null where they are identical or not counted.
+
+    What both responses start with, end mark included, may fill the room the prompt leaves: then truncation makes them
+    one sequence, with loss ln 2 and gradient 0.
+    """
+    differ = pl.col("hash_a") != pl.col("hash_b")
+    to_parting = pl.when(differ).then(pl.col("tokens_prompt") + pl.col("tokens_shared"))
+    return ledger.with_columns(tokens_to_parting=to_parting)
+
+
 def rules(limits: SizeLimits) -> dict[str, pl.Expr]:
     """Blank texts, identical responses, and what the limits on tokens forbid."""
     found = {
@@ -32,7 +43,5 @@ def rules(limits: SizeLimits) -> dict[str, pl.Expr]:
     if limits.max_response_tokens is not None:
         found["response_too_long"] = pl.max_horizontal("tokens_a", "tokens_b") > limits.max_response_tokens
     if limits.max_length is not None:
-        # What both responses start with, end mark included, fills the room the prompt leaves: loss ln 2, gradient 0.
-        reached = pl.col("tokens_prompt") + pl.col("tokens_shared") >= limits.max_length
-        found["identical_after_truncation"] = reached & (pl.col("hash_a") != pl.col("hash_b"))
+        found["identical_after_truncation"] = pl.col("tokens_to_parting") >= limits.max_length
     return found

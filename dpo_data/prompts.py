@@ -91,19 +91,23 @@ def measure(ledger: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
 
 
 def cap(ledger: pl.DataFrame, limits: PromptLimits) -> pl.DataFrame:
-    """Give `over_prompt_cap` to standing rows beyond the cap: the most confident stay, then the smallest id."""
+    """Rank the standing rows of a group, the most confident first, then by id; `over_prompt_cap` beyond the cap.
+
+    Adds `group_rank`, null without a cap and for rows that fell before.
+    """
+    ledger = ledger.drop("group_rank", strict=False)
     if limits.max_per_group is None:
-        return ledger
+        return ledger.with_columns(group_rank=pl.lit(None, pl.UInt32))
     standing = pl.col("reasons").list.len() == 0
     ranked = (
         ledger.lazy()
         .filter(standing & pl.col("prompt_group").is_not_null())
         .select("comparison_id", "prompt_group", "confidence")
         .sort("confidence", "comparison_id", descending=[True, False], nulls_last=True)
-        .filter(pl.int_range(pl.len()).over("prompt_group") >= limits.max_per_group)
-        .select("comparison_id", over=pl.lit(True))
+        .select("comparison_id", group_rank=pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over("prompt_group"))
         .collect()
     )
     reason = pl.lit(["over_prompt_cap"], dtype=pl.List(pl.String))
     joined = ledger.join(ranked, on="comparison_id", how="left", maintain_order="left")
-    return joined.with_columns(reasons=pl.when(pl.col("over")).then(reason).otherwise("reasons")).drop("over")
+    over = pl.col("group_rank") > limits.max_per_group
+    return joined.with_columns(reasons=pl.when(over).then(reason).otherwise("reasons"))

@@ -103,19 +103,22 @@ LEDGER = pl.Schema(
         "tokens_a": pl.UInt32(),
         "tokens_b": pl.UInt32(),
         "tokens_shared": pl.UInt32(),  # tokens both responses start with, end mark included
+        "tokens_to_parting": pl.UInt32(),  # of the prompt and these: where training sees the first difference
         "similarity": pl.Float64(),  # cosine of the two responses
         "similarity_prompt_a": pl.Float64(),
         "similarity_prompt_b": pl.Float64(),
         "x": pl.Float64(),  # where the prompt lies on a plane, for plots
         "y": pl.Float64(),
         "duplicate_of": pl.String(),
-        "duplicate_similarity": pl.Float64(),
+        "duplicate_similarity": pl.Float64(),  # of the whole, with the twin it is nearest to
+        "duplicate_part": pl.Float64(),  # of the part in which the two are least alike
         "duplicate_method": pl.String(),  # near or case_or_space
         "duplicate_cluster": pl.String(),
         "duplicate_swapped": pl.Boolean(),  # this row's a is the b of the row that names the cluster
         "twin_votes_for": pl.UInt32(),  # votes in the whole cluster, for the answer preferred here
         "twin_votes_against": pl.UInt32(),
         "prompt_group": pl.String(),
+        "group_rank": pl.UInt32(),  # place among the standing rows of its group, the most confident first; null: no cap
         "split_coin": pl.Float64(),  # the group's number in [0, 1)
         "benchmark_overlap": pl.Float64(),  # share of a benchmark item's words that lie in shared 8-grams
         "benchmark_item": pl.String(),  # file:record of that item

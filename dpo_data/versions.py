@@ -20,7 +20,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from dpo_data import __version__, batches, schema
+from dpo_data import __version__, batches, contamination, schema
 from dpo_data.agreement import collapse
 from dpo_data.curate import CurationConfig
 from dpo_data.questions import changes, limits
@@ -209,6 +209,7 @@ def _write(
         thumbs=fates,
         slices=config.slices,
         limits=limits.of(manifest["config"]),
+        benchmark_items=contamination.found_items(ledger, config.contamination),
         targets=config.targets,
         collapsed=collapsed,
     )

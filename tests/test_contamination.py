@@ -101,8 +101,9 @@ def test_a_question_in_other_words_is_found_and_an_unrelated_one_is_not(tmp_path
     assert found["benchmark_neighbour"][0] == "bench.jsonl:1"
     assert found["benchmark_similarity"][3] is None
     rule = contamination.rules(limits)["contaminated_in_other_words"]
+    named = pl.DataFrame({"benchmark_item": ["bench.jsonl:2"], "benchmark_neighbour": ["bench.jsonl:2"]})
     assert found.filter(rule)["comparison_id"].to_list() == ["reworded"]
-    assert contamination.items_of(limits, {"bench.jsonl:2"}) == {
+    assert contamination.found_items(named, limits) == {
         "bench.jsonl:2": "Which planet of the solar system has the most moons? / Thanks!"
     }
     assert contamination.measure_neighbours(tmp_path, hashes, tmp_path, limits, embeddings.DEFAULT) == {}

@@ -30,7 +30,7 @@ def row(**columns: object) -> pl.DataFrame:
 
 
 def reasons(limits: SizeLimits, **columns: object) -> list[str]:
-    found = row(**columns).select(**lengths.rules(limits)).row(0, named=True)
+    found = lengths.measure(row(**columns)).select(**lengths.rules(limits)).row(0, named=True)
     return sorted(name for name, holds in found.items() if holds)
 
 

@@ -65,7 +65,9 @@ def capped(limit: int | None) -> list[list[str]]:
             "reasons": pl.Series([[], [], ["tie"], [], []], dtype=pl.List(pl.String)),
         }
     )
-    return prompts.cap(ledger, PromptLimits(max_per_group=limit))["reasons"].to_list()
+    found = prompts.cap(ledger, PromptLimits(max_per_group=limit))
+    assert found["group_rank"].to_list() == ([3, 1, None, 2, 1] if limit else [None] * 5)
+    return found["reasons"].to_list()
 
 
 def test_the_cap_keeps_the_most_confident_standing_rows_of_a_group() -> None:

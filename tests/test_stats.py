@@ -142,6 +142,47 @@ def test_borderline_rows_are_the_closest_to_a_limit_on_either_side() -> None:
     assert found[("similarity", "dropped")]["of"] == 3
 
 
+def test_every_limit_that_can_drop_a_row_is_in_the_table_with_a_column_of_the_ledger() -> None:
+    settings = {
+        "similarity": {"min_prompt_cosine": 0.1, "by_slice": {"category": {"code": {"cosine": 0.99}, "math": None}}},
+        "sizes": {"max_response_tokens": 100},
+        "prompts": {"max_per_group": 3},
+    }
+    table = limits.of(CurationConfig.model_validate(settings).model_dump(mode="json"))
+    assert {row["setting"] for row in table} >= {
+        "similarity.alike.unless_confidence",
+        "similarity.by_slice.category.code.cosine",
+        "duplicates.part_jaccard",
+        "contamination.min_share",
+        "contamination.min_cosine",
+        "prompts.max_per_group",
+        "sizes.max_length",
+    }
+    assert {row["measure"] for row in table} <= set(schema.LEDGER)
+    assert not [row for row in table if ".math." in row["setting"]]
+    alike = next(row for row in table if row["setting"] == "similarity.alike.cosine")
+    assert [other["measure"] for other in alike["unless"]] == ["edit_ratio", "confidence"]
+    rows = pl.DataFrame({"category": ["code", "math", "chat", None]})
+    applying = {row["setting"]: rows.filter(limits.applies(row))["category"].to_list() for row in table}
+    assert applying["similarity.alike.cosine"] == ["chat", None]
+    assert applying["similarity.by_slice.category.code.cosine"] == ["code"]
+    assert applying["prompts.max_per_group"] == ["code", "math", "chat", None]
+
+
+def test_comparisons_that_hold_benchmark_items_are_listed_with_the_item() -> None:
+    rows = many(4)
+    rows[0].reasons, rows[0].measures = ("contaminated",), {"benchmark_overlap": 0.8, "benchmark_item": "b.jsonl:3"}
+    reworded = {"benchmark_overlap": 0.0, "benchmark_similarity": 0.91, "benchmark_neighbour": "b.jsonl:7"}
+    rows[1].reasons, rows[1].measures = ("contaminated_in_other_words",), reworded
+    rows[2].measures = {"benchmark_overlap": 0.1, "benchmark_item": "b.jsonl:3", "benchmark_similarity": 0.2}
+    found = numbers(rows, benchmark_items={"b.jsonl:7": "How deep is the sea?"})["contamination"]
+    assert (found["measured"], found["compared"], found["by_words"], found["by_meaning"]) == (3, 2, 1, 1)
+    assert [(row["comparison_id"], row["item"], row["text"]) for row in found["rows"]] == [
+        (rows[0].id, "b.jsonl:3", ""),
+        (rows[1].id, "b.jsonl:7", "How deep is the sea?"),
+    ]
+
+
 def test_rejects_are_counted_by_reason_and_shown_cut() -> None:
     unread = pl.DataFrame(
         [(f"f.jsonl:{i}", "not JSON", "x" * 900, "planted") for i in range(3)], schema=schema.REJECTS, orient="row"

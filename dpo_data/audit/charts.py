@@ -172,7 +172,7 @@ def yield_curves(curves: list[dict[str, Any]], limits: list[dict[str, Any]]) -> 
     ]
     if not values:
         return None
-    bounds = {row["measure"]: row["limit"] for row in limits}
+    bounds = {row["measure"]: row["limit"] for row in reversed(limits) if not row.get("where")}
     panels = []
     for measure in dict.fromkeys(row["measure"] for row in values):
         own = alt.Chart(alt.Data(values=[row for row in values if row["measure"] == measure]))

@@ -33,10 +33,11 @@ REASONS = {
     "response_too_long": "too long for the training window",
     "response_too_short": "a response is too short",
     "near_duplicate": "nearly the same comparison is kept",
-    "contradicting_twin": "nearly the same comparison prefers the other side",
+    "contradicted_by_twin": "nearly the same comparison prefers the other side",
     "preference_cycle": "it closes a circle of preferences",
     "over_prompt_cap": "its prompt has enough comparisons",
-    "contaminated": "the prompt is part of a benchmark",
+    "contaminated": "it holds an item of a benchmark",
+    "contaminated_in_other_words": "the prompt asks a benchmark item in other words",
     "length_rebalanced": "left out so that length buys no preference",
 }
 

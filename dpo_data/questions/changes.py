@@ -22,11 +22,11 @@ from dpo_data.store.shards import KEPT
 # Settings that act when texts and votes are measured: deciding again cannot show what they would change.
 MEASURING = (
     *("slices", "tokenizer", "embedding_model", "agreement.reliability", "cycles.exact_responses"),
-    *("duplicates.jaccard", "duplicates.part_jaccard", "prompts.jaccard", "prompts.cosine"),
+    *("duplicates.jaccard", "duplicates.part_jaccard", "prompts.jaccard", "prompts.cosine", "prompts.max_semantic"),
+    *("contamination.benchmarks", "contamination.words"),
 )
 COMPARED = ("comparison_id", "source", "reasons", "preferred", "split", "votes_a", "votes_b", "prompt_group")
 """The columns of a ledger that are compared; none of a text."""
-_DECIDED = ("duplicate_of", "split", "weight", "reasons")
 SAMPLE = 20
 
 KINDS = ("entered", "left", "flipped", "re_split")
@@ -68,7 +68,7 @@ def what_if(store: Path, version: str, overrides: Mapping[str, Any]) -> dict[str
     opened = open_version(store, version)
     config = _overridden(opened.manifest["config"], overrides)
     before = opened.ledger().collect()
-    after = curate.decide(before.drop(_DECIDED), config)
+    after = curate.decide(before.drop(curate.DECIDED, strict=False), config)
     by = ("source", *(name for name in config.slices if name in after.columns))
     found = compare(before, after, by)
     bias = length_bias.bias(after.filter(KEPT), by, weight="weight").to_dicts()

@@ -122,9 +122,16 @@ def _measures(row: dict[str, Any], published: Version) -> list[dict[str, Any]]:
     for name, value in row.items():
         if name in _NOT_MEASURES:
             continue
-        own = [bound for bound in bounds if bound["measure"] == name]
+        own = [bound for bound in bounds if bound["measure"] == name and _holds(bound, row)]
         table.append({"measure": name, "value": value, "limits": own})
     return table
+
+
+def _holds(bound: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether a limit is for this row: those of a slice are for its rows alone."""
+    if bound["where"]:
+        return all(row.get(column) == value for column, value in bound["where"].items())
+    return not any(row.get(column) in values for column, values in bound["but"].items())
 
 
 def _twins(opened: Batches, published: Version, text: dict[str, Any], row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,12 +1,15 @@
 """The numeric limits of a configuration as a table: which measure, which bound, which side stays, which reason.
 
 For showing only: the audit and `explain` put a row's value beside its limit, and the decision itself is made by the
-rules of each room. The surprise: a reason may need two limits to be broken at once (too similar: by cosine and by edit
-ratio); each of the two then names the other under `unless`.
+rules of each room. The surprise: a reason may need several limits to be broken at once (too similar: by cosine, by edit
+ratio, and not settled by the votes); each then names the others under `unless`, since any of them saves the row. A
+slice may have limits of its own: `where` says which rows a limit is for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import polars as pl
 
 Table = list[dict[str, Any]]
 
@@ -15,34 +18,68 @@ _LIMITS = (
     ("agreement.min_agreement", ("agreement",), "at_least", "low_agreement"),
     ("agreement.min_confidence", ("confidence",), "at_least", "low_confidence"),
     ("sizes.max_response_tokens", ("tokens_a", "tokens_b"), "at_most", "response_too_long"),
-    ("similarity.alike.cosine", ("similarity",), "at_most", "responses_too_similar"),
-    ("similarity.alike.edit_ratio", ("edit_ratio",), "at_least", "responses_too_similar"),
+    ("sizes.max_length", ("tokens_to_parting",), "below", "identical_after_truncation"),
     ("similarity.min_prompt_cosine", ("similarity_prompt_a", "similarity_prompt_b"), "at_least", "response_off_topic"),
     ("duplicates.jaccard", ("duplicate_similarity",), "below", "near_duplicate"),
+    ("duplicates.part_jaccard", ("duplicate_part",), "below", "near_duplicate"),
+    ("contamination.min_share", ("benchmark_overlap",), "below", "contaminated"),
+    ("contamination.min_cosine", ("benchmark_similarity",), "below", "contaminated_in_other_words"),
+    ("prompts.max_per_group", ("group_rank",), "at_most", "over_prompt_cap"),
+)
+_ALIKE = (
+    ("cosine", "similarity", "at_most"),
+    ("edit_ratio", "edit_ratio", "at_least"),
+    ("unless_confidence", "confidence", "at_least"),
 )
 
 
 def of(config: Mapping[str, Any]) -> Table:
-    """Rows of measure, limit, stays (at_least, at_most, below), reason, setting, unless; `config` as in a manifest.
+    """Rows of measure, limit, stays (at_least, at_most, below), reason, setting, where, but, unless.
 
-    A limit that is switched off, or that this configuration does not have, has no row.
+    `config` as in a manifest. `where` maps a slice column to the value that a limit is for; `but` maps slice columns to
+    the values that a limit for all is not for. A limit that is switched off, or that is not there, has no row.
     """
     table = []
     for setting, measures, stays, reason in _LIMITS:
         bound = _value(config, setting)
         if bound is not None:
-            table += [
-                {"measure": measure, "limit": float(bound), "stays": stays, "reason": reason, "setting": setting}
-                for measure in measures
-            ]
+            table += [_row(measure, bound, stays, reason, setting) for measure in measures]
+    table += _alike(config)
     for row in table:
-        partners = [
+        row["unless"] = [
             {"measure": other["measure"], "limit": other["limit"], "stays": other["stays"]}
             for other in table
-            if other["reason"] == row["reason"] and other["setting"] != row["setting"]
+            if (other["reason"], other["where"]) == (row["reason"], row["where"]) and other["setting"] != row["setting"]
         ]
-        row["unless"] = partners[0] if partners else None
     return table
+
+
+def applies(limit: Mapping[str, Any]) -> pl.Expr:
+    """True for the rows that a limit of the table is for."""
+    own = [pl.col(column) == value for column, value in limit["where"].items()]
+    others = [pl.col(column).is_in(values).not_() for column, values in limit["but"].items()]
+    return pl.all_horizontal(pl.lit(True), *own, *others).fill_null(not own)
+
+
+def _row(measure: str, bound: float, stays: str, reason: str, setting: str) -> dict[str, Any]:
+    row = {"measure": measure, "limit": float(bound), "stays": stays, "reason": reason, "setting": setting}
+    return {**row, "where": {}, "but": {}}
+
+
+def _alike(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The limits on likeness, for all rows and for each slice that has its own."""
+    slices = _value(config, "similarity.by_slice") or {}
+    own = {column: sorted(values) for column, values in slices.items()}
+    general = _value(config, "similarity.alike")
+    groups: list[tuple[str, Any, dict[str, str]]] = [("similarity.alike", general, {})]
+    for column, values in slices.items():
+        groups += [(f"similarity.by_slice.{column}.{value}", found, {column: value}) for value, found in values.items()]
+    for setting, limits, where in groups:
+        for name, measure, stays in _ALIKE:
+            bound = (limits or {}).get(name)
+            if bound is not None:
+                row = _row(measure, bound, stays, "responses_too_similar", f"{setting}.{name}")
+                yield {**row, "where": where, "but": {} if where else own}
 
 
 def _value(config: Mapping[str, Any], setting: str) -> Any:

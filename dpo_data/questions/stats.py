@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dpo_data import length_bias, style_bias
+from dpo_data import cycles, length_bias, style_bias
 from dpo_data.agreement import collapse
 from dpo_data.questions import targets as slice_targets
 from dpo_data.questions import yields
+from dpo_data.questions.leaks import leaks
 from dpo_data.questions.reasons import EXAMPLES, funnel, reason_pairs, reason_sets, reasons, sample
 from dpo_data.questions.trust import trust
 from dpo_data.store.shards import KEPT, SPLITS
@@ -38,12 +39,14 @@ def stats(
     limits: Table | None = None,
     targets: Mapping[str, Mapping[str, int]] | None = None,
     collapsed: pl.DataFrame | None = None,
+    benchmark_items: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Every number of the audit as plain JSON values.
 
     `ledger` is decided (schema.LEDGER and the slice columns), `votes` have the columns of schema.VOTES, `annotators`
     is `annotators.annotators(votes)`, `thumbs` what became of lone thumbs (`unpaired.lone`), `limits` is `limits.of`,
-    `targets` are the configuration's, `collapsed` is `agreement.collapse(votes)` where the caller has it already.
+    `targets` are the configuration's, `collapsed` is `agreement.collapse(votes)` where the caller has it already,
+    `benchmark_items` the texts of the items found (`contamination.found_items`).
     """
     ledger = ledger.sort("comparison_id").with_columns(kept=KEPT)
     by = [name for name in ("source", "language", *slices) if name in ledger.columns]
@@ -71,6 +74,7 @@ def stats(
         "duplicates": _duplicates(ledger),
         "contradictions": _contradictions(ledger),
         "yield": yields.curves(ledger, by),
+        "contamination": leaks(ledger, benchmark_items or {}),
         "cycles": _cycles(ledger),
         "slices": [row for name in by for row in _slice(ledger, name)],
         "targets": slice_targets.against(ledger, targets or {}),
@@ -219,12 +223,15 @@ def _contradictions(ledger: pl.DataFrame) -> dict[str, Any]:
 def _cycles(ledger: pl.DataFrame) -> dict[str, Any]:
     measured = ledger.filter(pl.col("in_cycle").is_not_null())
     inside = measured.filter("in_cycle")
+    triads = cycles.summary(ledger)
     return {
         "rows": inside.height,
         "of": measured.height,
         "prompts": inside["prompt_hash"].n_unique(),
         "of_prompts": measured["prompt_hash"].n_unique(),
         "dropped": int(inside["reasons"].list.contains("preference_cycle").sum()),
+        "triads": triads["triads"],
+        "cyclic_triads": triads["cyclic_triads"],
         "examples": sample(inside["comparison_id"].to_list()),
     }
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from dpo_data.questions.limits import applies
+
 Table = list[dict[str, Any]]
 NEAREST = 10
 """Borderline rows listed on each side of a limit."""
@@ -82,7 +84,7 @@ def _slices(frame: pl.DataFrame, measure: str, by: Sequence[str]) -> list[tuple[
 def borderline(ledger: pl.DataFrame, limits: Table) -> Table:
     """For each limit (rows of `limits.of`) the rows closest to it, on either side, that no other reason drops.
 
-    Where a reason needs two limits to be broken, only rows that the other one does not save are listed.
+    Where a reason needs several limits to be broken, only rows that no other one saves are listed.
     """
     table: Table = []
     for limit in limits:
@@ -91,8 +93,7 @@ def borderline(ledger: pl.DataFrame, limits: Table) -> Table:
             continue
         others = pl.col("reasons").list.set_difference(pl.lit([reason])).list.len() == 0
         near = ledger.filter(others, pl.col(measure).is_not_null(), pl.col("preferred").is_not_null())
-        if limit["unless"]:
-            near = near.filter(~_stays(limit["unless"]))
+        near = near.filter(applies(limit), *(~_stays(other) for other in limit["unless"]))
         near = near.with_columns(distance=(pl.col(measure) - limit["limit"]).abs())
         for side, part in (("kept", near.filter("kept")), ("dropped", near.filter(~pl.col("kept")))):
             closest = part.sort("distance", "comparison_id").head(NEAREST)
