@@ -97,9 +97,17 @@ def alarms(first: Measured, last: Measured, train_margin: float | None = None) -
     margin, (good, bad) = last.margin - first.margin, last.sides
     found = [_flat(margin), _saturated(last.margin)]
     if (good & bad).all():
-        found += [_falling(chosen, rejected, margin), _length(margin, last.tokens_chosen - last.tokens_rejected)]
+        gap = last.tokens_chosen - last.tokens_rejected
+        found += [
+            _falling(chosen, rejected, margin),
+            _length(margin, gap, "margins' movement", ", or use sigmoid_norm or a length_penalty"),
+        ]
     else:  # single responses: what length does to them shows in how likely they became, whatever their label
-        found += [_undesired(chosen[good]), _length(chosen + rejected, last.tokens_chosen + last.tokens_rejected)]
+        tokens = last.tokens_chosen + last.tokens_rejected
+        found += [
+            _undesired(chosen[good]),
+            _length(chosen + rejected, tokens, "responses' movement, whatever their label"),
+        ]
     if good.any():
         found.append(_drift(float((chosen[good] / last.tokens_chosen[good]).mean())))
     if train_margin is not None and train_margin > 0 and float(margin.mean()) < 0.25 * train_margin:
@@ -167,14 +175,14 @@ def _saturated(margin: Floats) -> str | None:
     return None
 
 
-def _length(margin: Floats, gap: Floats) -> str | None:
-    if len(margin) < 30 or gap.std() == 0 or margin.std() == 0:
+def _length(moved: Floats, length: Floats, what: str, remedy: str = "") -> str | None:
+    if len(moved) < 30 or length.std() == 0 or moved.std() == 0:
         return None
-    r = float(np.corrcoef(gap, margin)[0, 1])
+    r = float(np.corrcoef(length, moved)[0, 1])
     if abs(r) > 0.5:
         side = "longer" if r > 0 else "shorter"
         return (
-            f"Length explains {r * r:.0%} of the margins' movement: the policy learns that the {side} answer is "
-            "better. Rebalance length, or use sigmoid_norm or a length_penalty."
+            f"Length explains {r * r:.0%} of the {what}: the policy learns that the {side} answer is better. "
+            f"Rebalance length{remedy}."
         )
     return None

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from dpo_train.batches import EncodedPair, collate
 from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
 from dpo_train.logprobs import Sums, sums
+from dpo_train.terminal import quiet_bars
 
 Path_ = Literal["shared", "apart", "whole logits"]
 
@@ -80,6 +81,7 @@ class Policy:
             for part in drops:
                 part.eval()
 
+    @quiet_bars()
     def save(self, folder: Path) -> None:
         """Write what `AutoPeftModelForCausalLM` or `AutoModelForCausalLM` opens, and where the base came from."""
         (self.adapter if self.adapter is not None else self.network).save_pretrained(folder)
@@ -87,6 +89,7 @@ class Policy:
         (folder / "base.json").write_text(json.dumps(self.base, indent=1), encoding="utf-8")
 
 
+@quiet_bars()
 def open_policy(config: TrainConfig, cache: Path, device: torch.device) -> Policy:
     """Load the model and tokenizer of `config` and put the adapter on; raises `TrainError` where that cannot be."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -127,6 +130,7 @@ def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str]
     return policy
 
 
+@quiet_bars()
 def resolve(model: str, cache: Path) -> tuple[str, dict[str, str]]:
     """What transformers can open, and a record of where it came from; a GGUF file is unpacked into the cache."""
     if model == PACKAGED_MODEL:

@@ -25,6 +25,7 @@ from dpo_train.batches import EncodedPair, Indices
 from dpo_train.config import TrainError
 from dpo_train.encoding import SCHEMA, Encoded, Encoder, columns
 from dpo_train.losses.contract import Shards
+from dpo_train.terminal import quiet_bars
 
 SPLITS = ("train", "validation", "test")
 _NEEDED: dict[Shards, tuple[str, ...]] = {
@@ -143,6 +144,7 @@ class PairSet:
         return sum(value is None for value in self._column(name))
 
 
+@quiet_bars()
 def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path, kind: Shards = "pairs") -> PairSet:
     """The rows of one split of a version folder, of the shards that the loss trains on; empty where there are none.
 

@@ -31,7 +31,6 @@ from dpo_train.pairs import SPLITS, PairSet, open_pairs, preflight
 from dpo_train.reference import check_start, fingerprint, per_token
 from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
-from dpo_train.terminal import quiet_bars
 
 logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 1024, "cuda": 16384}  # padded tokens of a forward pass: guesses; token_budget sets it
@@ -112,7 +111,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         cpu=config.use_cpu, mixed_precision="no", log_with=list(config.report_to) or None, project_dir=run
     )
     torch.manual_seed(config.seed)  # of the adapter's first weights
-    with quiet_bars(), accelerator.main_process_first():
+    with accelerator.main_process_first():
         policy = open_policy(config, cache, accelerator.device)
         encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
         sets = {split: open_pairs(version, split, encoder, cache, config.loss.shards) for split in SPLITS}

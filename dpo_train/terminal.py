@@ -1,7 +1,8 @@
 """Progress bars of the libraries underneath: shown to a person at a terminal, kept out of logs and pipes.
 
 transformers, its GGUF reader, the Hub and `datasets` each draw bars of their own. They are turned off for a while and
-put back as they were, so that a program that imports this package keeps its settings.
+put back as they were, so that a program that imports this package keeps its settings. Whatever opens or writes a model
+or a data set is decorated with `@quiet_bars()`, so that benches and scripts that call it are quiet too.
 """
 
 from __future__ import annotations

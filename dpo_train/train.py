@@ -7,10 +7,7 @@ told from the lowest, which need not be the last ones.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,14 +20,12 @@ from dpo_train.card import write_card
 from dpo_train.config import TrainConfig
 from dpo_train.evaluation import at_start, evaluate
 from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step, share_gradient
+from dpo_train.interruption import Interrupted, listening
 from dpo_train.metrics import alarms, means, untrained
 from dpo_train.pair_log import PairLog, write_metadata
 from dpo_train.preparation import Job, Standing, prepare, resume_from, save_checkpoint, write_json
 from dpo_train.records import Records
 from dpo_train.stopping import Evaluation, candidates, flattened
-from dpo_train.terminal import quiet_bars
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,9 @@ def train(
 ) -> RunSummary:
     """Train on a published version and write the run folder; `resume` goes on from the newest checkpoint, if any.
 
-    Raises `TrainError` for what a person can mend. `observe`, where no
-    account is kept, is called wherever the gradient of pairs was just added.
+    Raises `TrainError` for what a person can mend, and `Interrupted`, with a checkpoint written, where Ctrl-C or
+    SIGTERM asked it to stop. `observe`, where no account is kept, is called wherever the gradient of pairs was just
+    added.
     """
     job = prepare(config, version, run, resume)
     log = PairLog(run / "pair_log.parquet", config.beta)
@@ -68,7 +64,7 @@ def train(
     stop = _flattened(job, standing)  # of a run that had stopped early and died before its summary
     bar = tqdm(total=job.total, initial=first_step, desc="train", unit="step", disable=None)
 
-    with _saying_where(run, job.total):
+    with listening(run, job.total) as requests:
         while standing.step < job.total and stop is None:
             random_of_step(config.seed, standing.step)
             window = job.schedule.window(standing.step)
@@ -98,10 +94,13 @@ def train(
                 stop = _flattened(job, standing)
                 if account is not None:
                     account.look(standing.step, last or stop is not None)
-            if (standing.step % job.save_every == 0 or last or stop) and job.accelerator.is_main_process:
+            asked = requests.heard(job.accelerator)
+            if (standing.step % job.save_every == 0 or last or stop or asked) and job.accelerator.is_main_process:
                 if account is not None:
                     account.save(run / "checkpoints", standing.step)
                 save_checkpoint(job, standing)
+            if asked and not last:
+                raise Interrupted(run, job.total, asked)
 
     bar.close()
     seconds = time.perf_counter() - started
@@ -176,18 +175,6 @@ def _flattened(job: Job, standing: Standing) -> str | None:
     return flattened(standing.history, job.watched["validation"].prompts)
 
 
-@contextmanager
-def _saying_where(run: Path, total: int) -> Iterator[None]:
-    """On Ctrl-C, say from where the run can go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        found = checkpoints.latest(run / "checkpoints")
-        step = checkpoints.read_state(found)["step"] if found else 0
-        logger.warning("stopped; resuming goes on from step %d of %d (save_steps sets how often)", step, total)
-        raise
-
-
 def _going_on(run: Path) -> str:
     """Where a run that stops now can be taken up again."""
     found = checkpoints.latest(run / "checkpoints")
@@ -234,8 +221,7 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
     )
     if job.accelerator.is_main_process:
         log.write()
-        with quiet_bars():
-            job.policy.save(job.run / output)
+        job.policy.save(job.run / output)
         write_card(job.run / output, job.policy.base, job.identity["config"], asdict(summary))
         write_json(job.run / "summary.json", asdict(summary))
     job.accelerator.end_training()

@@ -1,7 +1,7 @@
 """The `dpo` command: one page that says what can be asked, each command a few lines that call a room.
 
 Exit codes: 0 fine, 1 failed (with a sentence on stderr: what was found, what was expected, what to do),
-2 wrong use. Set DPO_DEBUG=1 to see the traceback behind a failure.
+2 wrong use, 130 stopped by Ctrl-C, 143 by SIGTERM. Set DPO_DEBUG=1 to see the traceback behind a failure.
 """
 
 import os
@@ -202,16 +202,18 @@ def settings(as_json: Json = False) -> None:
 def _flow(name: str, work: Any, store: Path, no_prefect: bool, *args: Any) -> Any:
     from flows.steps import as_flow, plain
 
-    return work(*args, store, step=plain) if no_prefect else as_flow(name, work, store, *args)
+    try:
+        return work(*args, store, step=plain) if no_prefect else as_flow(name, work, store, *args)
+    except KeyboardInterrupt as stopped:  # here, since typer would end the command without a word
+        said = str(stopped) or "Stopped; what was finished is kept, and the same command goes on from there."
+        aside.print(said, markup=False)
+        raise typer.Exit(getattr(stopped, "exit_code", 130)) from None
 
 
 def main() -> None:
     """Run a command; a failure is a sentence, not a traceback."""
     try:
         app()
-    except KeyboardInterrupt:
-        aside.print("stopped; what was finished is kept, and the same command goes on from there", markup=False)
-        sys.exit(130)
     except (ValueError, OSError) as error:
         if os.environ.get("DPO_DEBUG"):
             raise

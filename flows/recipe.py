@@ -1,7 +1,8 @@
 """One YAML file says where the comparisons come from, how they are judged, and how the policy is trained.
 
 Paths in it are relative to the file. `--set a.b=value` changes one setting without editing the file; a name
-that does not exist is an error that lists the names that do.
+that does not exist is an error that lists the names that do. The surprise: `training.max_length` is the curation's
+limit too (`curation.sizes.max_length`), so that pairs that a cut would make equal are found at the length that trains.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(raw, override)
     try:
-        recipe = Recipe.model_validate(raw)
+        recipe = Recipe.model_validate(_one_length(raw))
     except ValidationError as error:
         raise DataError(_explain(path, error)) from None
     sources = tuple(source.model_copy(update={"path": _resolve(path.parent, source.path)}) for source in recipe.sources)
@@ -76,6 +77,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if repeated:
         raise DataError(f"{path}: sources named twice: {', '.join(repeated)}. Give each its own name, or one a glob.")
     return recipe.model_copy(update={"sources": sources})
+
+
+def _one_length(raw: dict[str, Any]) -> dict[str, Any]:
+    """`training.max_length` as curation's limit too, unless the recipe sets curation's apart."""
+    training, curation = raw.get("training") or {}, raw.get("curation") or {}
+    sizes = curation.get("sizes") or {} if isinstance(curation, dict) else None
+    if not isinstance(training, dict) or not isinstance(sizes, dict):
+        return raw  # whatever it is, validation says so
+    if "max_length" not in training or "max_length" in sizes:
+        return raw
+    return {**raw, "curation": {**curation, "sizes": {**sizes, "max_length": training["max_length"]}}}
 
 
 def train_config(recipe: Recipe, where: str = "the recipe") -> "TrainConfig":

@@ -188,3 +188,15 @@ def test_a_source_named_twice_is_refused(tmp_path: Path) -> None:
     path = recipe_file(tmp_path, "studio.csv", "studio.csv")
     with pytest.raises(DataError, match="named twice: studio"):
         load(path)
+
+
+def test_the_length_that_trains_is_the_length_that_is_curated_for_unless_set_apart(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, "studio.csv")
+    assert load(path).curation.sizes.max_length == 1024
+    assert load(path, ["training.max_length=300"]).curation.sizes.max_length == 300
+    both = ["training.max_length=300", "curation.sizes.max_length=500"]
+    assert load(path, both).curation.sizes.max_length == 500
+    assert (
+        load(path, ["training.max_length=300", "curation.sizes.max_response_tokens=99"]).curation.sizes.max_length
+        == 300
+    )

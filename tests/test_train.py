@@ -370,21 +370,6 @@ def test_library_bars_stay_out_of_logs_and_are_put_back(
     assert (logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()) == before
 
 
-def test_ctrl_c_says_from_where_the_run_goes_on(
-    place: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    seen: list[int] = []
-
-    def stop(_: Any, places: Any) -> None:
-        seen.extend(places)
-        if len(seen) > 12:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(settings(place[0], save_steps=1), place[1], tmp_path / "run", observe=stop)
-    assert "resuming goes on from step 2 of 10" in caplog.text
-
-
 def test_the_card_names_data_settings_and_held_out_results(place: tuple[Path, Path], tmp_path: Path) -> None:
     model, version = place
     summary = train(settings(model, max_steps=2), version, tmp_path / "run")
