@@ -73,7 +73,8 @@ def report_once(run: Path) -> Path:
 
 def confirm_slice(store: Path, run: Path, wanted: str, keep: float, seeds: int) -> dict[str, Any]:
     """Retrain a run without the slice AXIS=VALUE and say what changed; raises `DataError` where it is not spelt so."""
-    from dpo_train.confirm import confirm, read
+    from dpo_train.confirm.retraining import confirm
+    from dpo_train.confirm.truth import read
 
     axis, equals, value = wanted.partition("=")
     if not equals:

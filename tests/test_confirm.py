@@ -11,7 +11,10 @@ import pytest
 import tiny
 
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.confirm import OTHERS, confirm, foretold, mask, read, slug, verdict
+from dpo_train.confirm.foretelling import PREDICTORS, foretold
+from dpo_train.confirm.masking import mask, slug
+from dpo_train.confirm.retraining import confirm
+from dpo_train.confirm.truth import OTHERS, read, verdict
 from dpo_train.report import page as report
 from dpo_train.train import train
 
@@ -97,7 +100,9 @@ def test_a_good_slice_is_not_confirmed_as_harmful(trained: tuple[Path, Path], tm
     path = confirm(version, run, "category", "chat", seeds=1)
     assert verdict(json.loads(path.read_text(encoding="utf-8"))) == "not confirmed"
     found = foretold(read(run))
-    assert found is not None and found["cells"] == 6 and found["pushed"] > 0.5
+    print("Spearman with what the retrainings changed:", found)
+    assert found is not None and found["cells"] == 6 and found["pushed"] > 0.5 and found["tracin"] > 0.5
+    assert all(-1 <= found[name] <= 1 for name in PREDICTORS)
 
 
 def test_the_report_says_confirmed_on_its_first_screen(trained: tuple[Path, Path], confirmed: dict[str, Any]) -> None:

@@ -112,8 +112,8 @@ def test_intervals_join_without_a_gap() -> None:
 
 def test_memory_is_planned_and_the_groups_halved_until_it_fits() -> None:
     assert plan(1000, 3, limit=10**9).groups == 8
-    assert plan(1000, 3, limit=10**9).bytes == 6 * 25 * 1000 * 4
-    assert plan(1000, 3, limit=6 * 13 * 1000 * 4).groups == 4
+    assert plan(1000, 3, limit=10**9).bytes == 7 * 25 * 1000 * 4
+    assert plan(1000, 3, limit=7 * 13 * 1000 * 4).groups == 4
     assert plan(1000, 3, limit=1000).groups == 0
 
 

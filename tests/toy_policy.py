@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpo_train.account.attribution import Attributed, attribute
+from dpo_train.account.attribution import Attributed, attribute, weights_at
 from dpo_train.account.updates import Interval, Ledger
 
 VOCABULARY, WIDTH, LENGTH = 16, 12, 6
@@ -149,6 +149,11 @@ def account(done: Trained, held_out: Pairs, nodes: int = 1) -> Attributed:
     total: Any = None
     with done.ledger.silence():
         for interval in done.intervals:
-            found = attribute(score, len(held_out), parameters, interval, nodes)
+            ends = []
+            for weights in (interval.before, interval.after):
+                with torch.no_grad(), weights_at(parameters, weights):
+                    ends.append([[float(side) for side in score(index)] for index in range(len(held_out))])
+            observed = np.array(ends[1]).T - np.array(ends[0]).T
+            found = attribute(score, len(held_out), parameters, interval, observed, nodes)
             total = found if total is None else total.add(found)
     return total

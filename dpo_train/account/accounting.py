@@ -8,8 +8,12 @@ and account, in nats, from which every table of the report follows.
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
@@ -18,29 +22,21 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from dpo_train.account.accounts import tabulate
 from dpo_train.account.attribution import Attributed, attribute, bucket_names
-from dpo_train.account.updates import EXTRA, Ledger, cannot_book, plan
+from dpo_train.account.updates import Ledger, cannot_book, plan
 from dpo_train.batches import Indices
 from dpo_train.describe.axes import UNKNOWN
+from dpo_train.describe.statistics import Floats
 from dpo_train.pair_log import replace_table
 from dpo_train.pairs import PairSet
 from dpo_train.preparation import Job
 
 logger = logging.getLogger(__name__)
 MOST_SLICES = 12  # the largest; the rest share one bucket, "other"
-OTHER, OBSERVED = "other", "observed"
-SCHEMA = pa.schema(
-    [
-        ("pair_id", pa.string()),
-        ("account", pa.string()),  # a training slice, one of updates.EXTRA, or "observed"
-        ("group", pa.int64()),  # hash group of the training prompts; -1 where there is none
-        ("train_pairs", pa.int64()),  # of slice and group
-        ("chosen", pa.float64()),  # change of the chosen log-probability, nats
-        ("rejected", pa.float64()),
-        ("chosen_reallocated", pa.float64()),
-        ("rejected_reallocated", pa.float64()),
-    ]
-)
+OTHER = "other"
+# Of every pair's gradient into its bucket, of every step among the buckets, and of the held-out pairs at each chord.
+COSTS = ("booking", "splitting", "attributing")
 
 
 class Account:
@@ -48,17 +44,30 @@ class Account:
 
     def __init__(self, job: Job, names: list[str], codes: Tensor, groups: int, ledger: Ledger) -> None:
         self.job, self.names, self.codes, self.groups, self.ledger = job, names, codes, groups, ledger
-        held_out = job.watched["validation"].pairs
-        self.pairs, self.indices = held_out, held_out.probe(min(job.config.account_pairs, len(held_out)))
+        watched = job.watched["validation"]  # a smaller probe lies within a larger one
+        self.pairs, self.indices = (
+            watched.pairs,
+            watched.pairs.probe(min(job.config.account_pairs, len(watched.indices))),
+        )
+        self.edge = self._evaluated() if watched.last is not None else None
         self.total: Attributed | None = None
+        self.seconds = dict.fromkeys(COSTS, 0.0)  # spent since this process began, as the run's own speed is told
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - started
 
     def observe(self, pairs: PairSet, places: Indices) -> None:
         """The gradient of these pairs has just been added."""
-        self.ledger.book(self.codes[torch.from_numpy(np.asarray(places))])
+        with self._timed("booking"):
+            self.ledger.book(self.codes[torch.from_numpy(np.asarray(places))])
 
     def step(self, norm: float) -> None:
         """The optimizer has just stepped; gradients are still there."""
-        self.ledger.step(norm, self.job.accelerator)
+        with self._timed("splitting"):
+            self.ledger.step(norm, self.job.accelerator)
 
     def look(self, step: int, last: bool) -> None:
         """At an evaluation: end the interval where one is due, and attribute it."""
@@ -69,9 +78,19 @@ class Account:
         )
         if not (due or last) or self.ledger.steps == self.ledger.first_step:
             return
-        with self.ledger.silence():
-            found = attribute(self._score, len(self.indices), self.job.parameters, self.ledger.close())
+        before, self.edge = self.edge, self._evaluated()
+        assert before is not None  # a resumed run has taken it from its checkpoint
+        with self._timed("attributing"), self.ledger.silence():
+            interval = self.ledger.close()
+            found = attribute(self._score, len(self.indices), self.job.parameters, interval, self.edge - before)
         self.total = found if self.total is None else self.total.add(found)
+
+    def _evaluated(self) -> Floats:
+        """(2, pairs): chosen and rejected log-probabilities of the account's pairs as the run has just seen them."""
+        watched = self.job.watched["validation"]
+        assert watched.last is not None
+        places = np.searchsorted(watched.indices, self.indices)
+        return np.stack([watched.last.logp_chosen[places], watched.last.logp_rejected[places]])
 
     def _score(self, index: int) -> tuple[Tensor, Tensor]:
         sums = self.job.policy.score(self.pairs.encoded([int(self.indices[index])]))
@@ -79,35 +98,13 @@ class Account:
 
     def table(self) -> pa.Table:
         """attribution.parquet: one row a held-out pair and account."""
-        total = self.total
-        if total is None:
-            return SCHEMA.empty_table()
         sizes = np.bincount(self.codes.numpy(), minlength=len(self.names) * self.groups)
-        accounts = [(name, group) for name in self.names for group in range(self.groups)]
-        rows = []
-        for place, index in enumerate(self.indices):
-            identity = self.pairs.pair_ids[int(index)]
-            for code, (name, group) in enumerate([*accounts, *((extra, -1) for extra in EXTRA)]):
-                booked = code < len(accounts)
-                rows.append(
-                    {
-                        "pair_id": identity,
-                        "account": name,
-                        "group": group,
-                        "train_pairs": int(sizes[code]) if booked else 0,
-                        "chosen": total.chosen[place, code],
-                        "rejected": total.rejected[place, code],
-                        "chosen_reallocated": total.chosen_reallocated[place, code] if booked else 0.0,
-                        "rejected_reallocated": total.rejected_reallocated[place, code] if booked else 0.0,
-                    }
-                )
-            observed = {"chosen": total.chosen_observed[place], "rejected": total.rejected_observed[place]}
-            rows.append({"pair_id": identity, "account": OBSERVED, "group": -1, "train_pairs": 0, **observed})
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        identities = [self.pairs.pair_ids[int(index)] for index in self.indices]
+        return tabulate(self.total, self.names, self.groups, sizes, identities)
 
     def write(self, path: Path) -> None:
-        """Write attribution.parquet."""
-        replace_table(self.table(), path)
+        """Write attribution.parquet; what the account cost, in seconds, is in its metadata."""
+        replace_table(self.table().replace_schema_metadata({"seconds": json.dumps(self.seconds)}), path)
 
     def save(self, folder: Path, step: int) -> None:
         """Keep what `resume` needs, before the checkpoint of the same step appears; older files go."""
@@ -115,6 +112,7 @@ class Account:
 
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"ledger|{name}": value for name, value in self.ledger.state().items()}
+        tensors["edge"] = torch.from_numpy(self.edge)
         if self.total is not None:
             tensors |= {f"total|{name}": torch.from_numpy(value) for name, value in self.total._asdict().items()}
         partial = folder / f".ledger-{step:08d}"
@@ -136,6 +134,7 @@ class Account:
         )
         parts = {name.partition("|")[2]: value.numpy() for name, value in kept.items() if name.startswith("total|")}
         self.total = Attributed(**parts) if parts else None
+        self.edge = kept["edge"].numpy()
         return True
 
 

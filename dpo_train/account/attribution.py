@@ -33,6 +33,8 @@ class Attributed(NamedTuple):
     rejected: Floats
     chosen_reallocated: Floats  # (pairs, buckets)
     rejected_reallocated: Floats
+    chosen_tracin: Floats  # (pairs, buckets)
+    rejected_tracin: Floats
     chosen_observed: Floats  # (pairs,)
     rejected_observed: Floats
 
@@ -63,19 +65,20 @@ def _put(parameters: Mapping[str, nn.Parameter], vector: Tensor) -> None:
 
 
 def attribute(
-    score: Score, pairs: int, parameters: Mapping[str, nn.Parameter], interval: Interval, nodes: int = 1
+    score: Score,
+    pairs: int,
+    parameters: Mapping[str, nn.Parameter],
+    interval: Interval,
+    observed: Floats,
+    nodes: int = 1,
 ) -> Attributed:
     """Split the change of `pairs` pairs over one interval among the buckets of its ledger.
 
-    Cost: `nodes` forward passes with two backward passes a pair, and two forward passes for what was observed.
+    `observed` (2, pairs): what the chosen and the rejected log-probabilities changed by, in nats. Cost: `nodes` forward
+    passes with two backward passes a pair.
     """
-    accounts = torch.cat([interval.pushed, interval.reallocated])
+    accounts = torch.cat([interval.pushed, interval.reallocated, interval.tracin])
     total = np.zeros((2, pairs, len(accounts)))
-    with torch.no_grad():
-        with weights_at(parameters, interval.before):
-            before = _scores(score, pairs)
-        with weights_at(parameters, interval.after):
-            after = _scores(score, pairs)
     for place, weight in NODES[nodes]:
         with weights_at(parameters, torch.lerp(interval.before, interval.after, place)):
             for index in range(pairs):
@@ -84,14 +87,8 @@ def attribute(
                     slopes = torch.autograd.grad(value, list(parameters.values()), retain_graph=side == 0)
                     slope = torch.cat([one.flatten() for one in slopes]).to(accounts.dtype)
                     total[side, index] += weight * (accounts @ slope).double().cpu().numpy()
-    rows = len(interval.pushed)
-    observed = after - before
-    return Attributed(*total[:, :, :rows], *total[:, :, rows:], *observed)
-
-
-def _scores(score: Score, pairs: int) -> Floats:
-    """(2, pairs): chosen and rejected."""
-    return np.array([[float(side) for side in score(index)] for index in range(pairs)]).reshape(pairs, 2).T
+    pushed, reallocated, tracin = np.split(total, np.cumsum([len(interval.pushed), len(interval.reallocated)]), axis=2)
+    return Attributed(*pushed, *reallocated, *tracin, *observed)
 
 
 class Cell(NamedTuple):
@@ -101,6 +98,7 @@ class Cell(NamedTuple):
     chosen: float  # of which by the chosen log-probability
     rejected: float  # of which by the rejected log-probability (a fall is positive: it widens the margin)
     reallocated: Estimate
+    tracin: float  # by plain gradient descent: its size means nothing, only its order
     excess: Estimate  # pushed per training pair, against the other slices' pairs: the test of "more than its size"
 
 
@@ -121,6 +119,7 @@ def cells(found: Attributed, beta: float, sizes: Floats, members: npt.NDArray[np
     slices = len(sizes) // groups
     chosen, rejected = (beta * side[members].mean(axis=0)[: len(sizes)] for side in (found.chosen, found.rejected))
     moved = beta * (found.chosen_reallocated - found.rejected_reallocated)[members].mean(axis=0)
+    tracin = beta * (found.chosen_tracin - found.rejected_tracin)[members].mean(axis=0)
     pushed = (chosen - rejected).reshape(slices, groups)
     counts = sizes.reshape(slices, groups)
     column = []
@@ -132,6 +131,7 @@ def cells(found: Attributed, beta: float, sizes: Floats, members: npt.NDArray[np
                 float(chosen[own].sum()),
                 float(-rejected[own].sum()),
                 _total(moved[own], counts[k]),
+                float(tracin[own].sum()),
                 _excess(pushed, counts, k),
             )
         )

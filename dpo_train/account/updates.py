@@ -3,9 +3,10 @@
 Adam's step is linear in the gradients once the step's clip factor and second moment are fixed, so first moments kept
 per bucket give each bucket its part of every step: theta_T - theta_0 = sum_k D_k + decay + residual. The second
 account, "reallocated", is the derivative of the steps by each bucket's weight; it adds to zero, since Adam's step does
-not grow when all gradients do. (Per-sample form: ExPLAIND, arXiv 2505.20076.) The ledger only listens: gradients of
-single pairs are read off the inputs and output gradients of the adapter's linear maps, and the weights of a run with
-it are those of a run without it, bit for bit.
+not grow when all gradients do. (Per-sample form: ExPLAIND, arXiv 2505.20076.) Beside them, as a baseline for both,
+TracIn's rate times gradient (Pruthi et al. 2020, arXiv 2002.08484). The ledger only listens: gradients of single pairs
+are read off the inputs and output gradients of the adapter's linear maps, and the weights of a run with it are those
+of a run without it, bit for bit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from dpo_train.config import TrainError
 
 GROUPS = 8  # hash groups of prompts inside each slice, from which standard errors come
-STATES = 6  # float rows of the length of the weights that the ledger holds for each bucket, the gradient included
+STATES = 7  # float rows of the length of the weights that the ledger holds for each bucket, the gradient included
 EXTRA = ("unbooked gradient", "weight decay", "rounding")  # accounts of no slice
 
 
@@ -59,6 +60,7 @@ class Interval(NamedTuple):
     after: Tensor
     pushed: Tensor  # rows add to after - before
     reallocated: Tensor  # rows of the buckets alone; they add to about zero
+    tracin: Tensor  # rows of the buckets alone: what plain gradient descent would have moved, a baseline
 
 
 class Ledger:
@@ -88,7 +90,7 @@ class Ledger:
         self.size = sum(parameter.numel() for parameter in parameters.values())
         empty = torch.zeros(0, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device)
         rows = len(buckets) + 1  # the last: what no bucket booked
-        self.gradient, self.moment, self.pushed, self.moment_slope, self.square_slope, self.reallocated = (
+        self.gradient, self.moment, self.pushed, self.moment_slope, self.square_slope, self.reallocated, self.tracin = (
             empty.new_zeros(rows, self.size) for _ in range(STATES)
         )
         self.decayed = empty.new_zeros(self.size)
@@ -167,6 +169,7 @@ class Ledger:
         scale = -adam.rate / adam.bias1
         self.moment.lerp_(self.gradient, 1 - adam.beta1)
         self.pushed += scale * self.moment / adam.divisor
+        self.tracin -= adam.rate * self.gradient
         if adam.decay:
             update = scale * adam.moment / adam.divisor
             shrink = adam.rate * adam.decay
@@ -191,10 +194,10 @@ class Ledger:
         after = self.weights()
         rounding = (after - self.before) - self.pushed.sum(0) - self.decayed
         pushed = torch.cat([self.pushed, self.decayed[None], rounding[None]])
-        found = Interval(self.first_step, self.steps, self.before, after, pushed, self.reallocated[:-1].clone())
-        self.pushed.zero_()
-        self.reallocated.zero_()
-        self.decayed.zero_()
+        reallocated, tracin = self.reallocated[:-1].clone(), self.tracin[:-1].clone()
+        found = Interval(self.first_step, self.steps, self.before, after, pushed, reallocated, tracin)
+        for state in (self.pushed, self.reallocated, self.tracin, self.decayed):
+            state.zero_()
         self.before, self.first_step = after, self.steps
         return found
 
@@ -220,7 +223,7 @@ class Ledger:
             hook.remove()
 
 
-_KEPT = ("moment", "pushed", "moment_slope", "square_slope", "reallocated", "decayed", "before")
+_KEPT = ("moment", "pushed", "moment_slope", "square_slope", "reallocated", "tracin", "decayed", "before")
 
 
 class _Adam(NamedTuple):

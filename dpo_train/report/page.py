@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from dpo_train import confirm
-from dpo_train.account.accounts import account, redundant
+from dpo_train.account.accounts import account, cost, cost_in_words, redundant
 from dpo_train.config import TrainError
+from dpo_train.confirm.foretelling import foretold
+from dpo_train.confirm.truth import read as confirmations
 from dpo_train.describe.adjustment import rank_axes
 from dpo_train.describe.axes import ALL, TOO_SMALL, label, left_out
 from dpo_train.describe.calibration import calibrate
@@ -58,8 +59,9 @@ def write(run: Path) -> Path:
     config = _json(run / "config.json")
     numbers: dict[str, Any] = gather(pair_log, pairs, table) if pair_log.num_rows else _nothing()
     numbers |= {"run": run.name, "config": config, "summary": _json(run / "summary.json")}
-    numbers |= {"account": _account(run, pairs, numbers["beta"], config), "confirmations": confirm.read(run)}
-    numbers["foretold"] = confirm.foretold(numbers["confirmations"])
+    numbers["account"] = _account(run, pairs, numbers["beta"], config, numbers["summary"])
+    numbers["confirmations"] = confirmations(run)
+    numbers["foretold"] = foretold(numbers["confirmations"])
     numbers["redundant"] = redundant(numbers["account"], numbers["confirmations"])
     main = [row for row in numbers["slices"] if row["split"] == numbers["split"]]
     numbers["headline"] = headline.headline(main, numbers["account"], numbers["confirmations"])
@@ -71,13 +73,16 @@ def write(run: Path) -> Path:
     return page
 
 
-def _account(run: Path, pairs: pa.Table, beta: float, config: Mapping[str, Any]) -> dict[str, Any] | None:
+def _account(
+    run: Path, pairs: pa.Table, beta: float, config: Mapping[str, Any], summary: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """Whose gradients moved the margins, where the run kept an account."""
     path = run / "attribution.parquet"
     attributed = pq.read_table(path) if path.is_file() else None
     if attributed is None or not attributed.num_rows:
         return None
-    return account(attributed, pairs, beta, config.get("account_by") or "source")
+    made = account(attributed, pairs, beta, config.get("account_by") or "source")
+    return {**made, "cost": cost(attributed, (summary.get("speed") or {}).get("seconds"))}
 
 
 def _nothing() -> dict[str, Any]:
@@ -256,6 +261,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         script_hash=_hash(script),
         forests={split: _forest(rows, numbers["headline"]["suspect"]) for split, rows in by_split.items()},
         questions=_questions(main),
+        account_cost=cost_in_words(numbers["account"]) if numbers["account"] else "",
         waterfall=_waterfall(numbers["account"]),
         heat=_heat(numbers["account"]),
         length_picture=_length_picture(numbers["length"]) if numbers["length"] else None,

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpo_train.account.accounts import cost_in_words
 from dpo_train.describe.axes import ALL, TOO_SMALL
 from dpo_train.report.headline import headline
 from dpo_train.report.wording import number, percent
@@ -84,4 +85,5 @@ def render(table: pa.Table, known: Mapping[str, Any] | None = None) -> str:
 def of_run(run: Path) -> str:
     """The table of a run whose report is written."""
     numbers = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    return render(pq.read_table(run / "slices.parquet"), numbers["headline"])
+    words = render(pq.read_table(run / "slices.parquet"), numbers["headline"])
+    return f"{words}\nAccount: {cost_in_words(numbers['account'])}" if numbers.get("account") else words
