@@ -81,6 +81,28 @@ def planted(count: int, seed: int = 0, slices: tuple[str, ...] = ("a", "b", "fli
     return Pairs(torch.from_numpy(chosen), torch.from_numpy(rejected), torch.ones(count), names)
 
 
+def kinds(each: int, seed: int, made: dict[str, tuple[int, float]]) -> Pairs:
+    """`each` pairs of every kind; a kind is (how the better answer's tokens are told, share of votes turned round).
+
+    A better answer holds the tokens whose bit number `told` is 0, and prompts open with a token of the bit's own: two
+    kinds with the same bit are twins.
+    """
+    generator = np.random.default_rng(seed)
+    chosen, rejected, names = [], [], []
+    for name, (told, turned) in made.items():
+        tokens = np.arange(VOCABULARY)
+        good, bad = (tokens[(tokens >> told) % 2 == bit] for bit in (0, 1))
+        sides = [generator.choice(part, size=(each, LENGTH)) for part in (good, bad)]
+        prompt = np.stack([np.full(each, told), generator.integers(0, VOCABULARY, each)], 1)
+        sides[0][:, :2] = sides[1][:, :2] = prompt
+        flip = (np.arange(each) < round(turned * each))[:, None]
+        chosen.append(np.where(flip, sides[1], sides[0]))
+        rejected.append(np.where(flip, sides[0], sides[1]))
+        names += [name] * each
+    return Pairs(torch.from_numpy(np.concatenate(chosen)), torch.from_numpy(np.concatenate(rejected)),
+                 torch.ones(len(names)), names)  # fmt: skip
+
+
 @dataclass
 class Trained:
     network: Network
@@ -101,8 +123,12 @@ def train(
     edges: tuple[int, ...] = (),
     dtype: torch.dtype = torch.float32,
     restart_at: int | None = None,
+    seed: int = 0,
 ) -> Trained:
-    """DPO on `pairs`; with `buckets` and `codes` (pairs,) the ledger listens. `restart_at`: stop and resume there."""
+    """DPO on `pairs`; with `buckets` and `codes` (pairs,) the ledger listens. `restart_at`: stop and resume there.
+
+    `seed` orders the batches.
+    """
     network = Network().to(dtype)
     parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=decay)
@@ -117,7 +143,7 @@ def train(
             ledger = Ledger(network, parameters, optimizer, buckets or [], max_norm)
             ledger.resume(kept)
             done.ledger = ledger
-        drawn = torch.from_numpy(np.random.default_rng(step).permutation(len(pairs))[:window])
+        drawn = torch.from_numpy(np.random.default_rng(10_000 * seed + step).permutation(len(pairs))[:window])
         for part in drawn.chunk(accumulation):
             rows = torch.stack([pairs.chosen[part], pairs.rejected[part]], 1).flatten(0, 1)
             logps = network(rows).view(-1, 2)

@@ -19,10 +19,11 @@ from dpo_train.account.updates import EXTRA
 from dpo_train.config import TrainError
 from dpo_train.describe.axes import ALL, label
 from dpo_train.describe.movement import metadata_of
-from dpo_train.describe.statistics import benjamini_hochberg, correlation, p_value
+from dpo_train.describe.statistics import benjamini_hochberg, p_value
 
 OBSERVED = "observed"
 FEWEST = 3  # accounted held-out pairs of a slice that gets a column
+TWIN = 0.5  # of a slice's own push on its held-out pairs: what another must reach to count as its twin
 BOOKED = ("reallocated", "tracin")  # accounts that only training slices have
 SCHEMA = pa.schema(
     [
@@ -192,32 +193,30 @@ def cost_in_words(made: Mapping[str, Any]) -> str:
 
 
 def redundant(made: dict[str, Any] | None, confirmations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Slices that pushed much and yet are hardly missed when they are gone: others teach the same (twins).
+    """Slices that another could stand in for: it pushes their own held-out pairs as they do, and they are not missed.
 
-    Only a retraining can tell: its loss over all held-out pairs, with its interval, stays below the half of what the
-    slice's push said. The candidate twin is the slice whose pushes on held-out slices run most alike.
+    Two things must hold on the held-out pairs of the slice itself. Its twin, pair for pair of training, pushed them at
+    least half as much as the slice did; and a retraining without the slice took away less, with its interval, than the
+    push had said. The second alone means little, since pushes are larger than what retrainings take away.
     """
     if made is None:
         return []
+    pushed = {(cell["train"], cell["slice"]): cell for cell in made["cells"]}
     found = []
     for one in confirmations:
-        pushes = _profile(made, one["slice"])
-        cell = next((cell for cell in one["cells"] if cell["slice"] == ALL), None)
-        said = None if cell is None else cell.get("pushed")
-        if one["axis"] != made["axis"] or cell is None or not said or said >= 0 or cell["change_low"] is None:
+        name = one["slice"]
+        cell = next((cell for cell in one["cells"] if cell["slice"] == name), None)
+        own = pushed.get((name, name))
+        if one["axis"] != made["axis"] or one["keep"] or cell is None or own is None or cell["change_low"] is None:
             continue
-        if cell["change_low"] > said / 2 and len(pushes) >= FEWEST:
-            alike = {name: correlation(pushes, _profile(made, name)) for name in made["train"] if name != one["slice"]}
-            twin = max(
-                alike, key=lambda name: (alike[name] if alike[name] == alike[name] else -2.0, name), default=None
-            )
-            found.append({"slice": one["slice"], "said": said, "missed": cell["change"], "twin": twin})
+        rates = {
+            other: pushed[other, name]["pushed"] / max(pushed[other, name]["train_pairs"], 1) for other in made["train"]
+        }
+        mine = rates.pop(name)
+        twin = max(rates, key=lambda other: (rates[other], other), default=None)
+        if twin is not None and mine > 0 and rates[twin] >= TWIN * mine and cell["change_low"] > -own["pushed"]:
+            found.append({"slice": name, "said": -own["pushed"], "missed": cell["change"], "twin": twin})
     return found
-
-
-def _profile(made: Mapping[str, Any], train: str) -> np.ndarray:
-    """What a training slice pushed in every held-out slice."""
-    return np.array([cell["pushed"] for cell in made["cells"] if cell["train"] == train and cell["slice"] != ALL])
 
 
 def _known(value: float) -> float | None:
