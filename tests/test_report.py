@@ -56,8 +56,26 @@ def test_the_page_asks_nothing_of_the_network_and_allows_only_its_own_style_and_
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     assert policy and policy[1].startswith("default-src 'none'")
     assert "unsafe" not in policy[1] and "http" not in policy[1].replace("http-equiv", "")
-    assert not re.search(r"(?:src|href)\s*=", page) and " style=" not in page and "@import" not in page
+    assert not re.search(r"src\s*=", page) and not re.search(r'href\s*=\s*(?!"#rows-\d+")', page)  # to itself alone
+    assert " style=" not in page and "@import" not in page
     assert len(page) < 1_500_000
+
+
+def test_every_slice_leads_to_its_rows_and_they_to_their_story(run: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    inside = store / "runs" / "planted"
+    shutil.copytree(run, inside)
+    (store / "versions" / "v1").mkdir(parents=True)
+    (store / "versions" / "v1" / "audit.html").write_text("<title>audit</title>")
+    (inside / "config.json").write_text(json.dumps({"beta": synthetic_run.BETA, "version": "v1"}))
+    page = html.unescape(report.write(inside).read_text(encoding="utf-8"))
+    anchors = set(re.findall(r'href="#(rows-\d+)"', page))
+    assert anchors and anchors == set(re.findall(r'id="(rows-\d+)"', page))
+    assert """dpo sql "select pair_id, split, weight from pairs where source = 'flipped'" --version v1""" in page
+    lowest = json.loads((inside / "report.json").read_text(encoding="utf-8"))["worst"][0]["pair_id"]
+    assert "source = flipped<br><code>dpo sql" in page and f"dpo explain {lowest}</code>" in page
+    assert 'href="../../versions/v1/audit.html#slices"' in page
+    assert (inside / "../../versions/v1/audit.html").is_file()
 
 
 def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
@@ -85,7 +103,7 @@ def hostile_run(folder: Path) -> Path:
 def test_hostile_text_is_escaped_everywhere(tmp_path: Path) -> None:
     page = report.write(hostile_run(tmp_path / "hostile")).read_text(encoding="utf-8")
     assert page.count("<script") == page.count("</script>") <= 2
-    for attack in ("<img", 'onload="', "<a ", "<script>document"):
+    for attack in ("<img", 'onload="', '<a href="javascript', "<script>document"):
         assert attack not in page
     assert page.count("<style>") == 1 and "&lt;script&gt;" in page
 

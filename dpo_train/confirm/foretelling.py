@@ -67,7 +67,7 @@ def foretold(confirmations: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
         if cell["slice"] not in (ALL, OTHERS)
     ]
     accounted = [cell for cell in cells if cell.get("pushed") is not None]
-    cells = accounted or cells  # all predictors on the same cells
+    cells = accounted if len(accounted) >= FEWEST_CELLS else cells  # all predictors on the same cells where that can be
     if len(cells) < FEWEST_CELLS:
         return None
     truth = np.array([cell["change"] for cell in cells])

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -32,7 +33,7 @@ from dpo_train.describe.slices import describe
 from dpo_train.describe.statistics import clustered_mean, slope
 from dpo_train.report import charts, headline, wording
 from dpo_train.report.explorer import explorable, worst
-from dpo_train.report.questions import where
+from dpo_train.report.questions import in_shell, where
 
 TEMPLATES = Path(__file__).parent
 
@@ -64,7 +65,10 @@ def write(run: Path) -> Path:
     numbers["foretold"] = foretold(numbers["confirmations"])
     numbers["redundant"] = redundant(numbers["account"], numbers["confirmations"])
     main = [row for row in numbers["slices"] if row["split"] == numbers["split"]]
+    numbers["audit"] = _audit(run, config.get("version"))
     numbers["headline"] = headline.headline(main, numbers["account"], numbers["confirmations"])
+    if numbers["headline"]["suspect"]:  # the explorer opens on the axis of the slice to fix
+        numbers["explorer"]["axes"].sort(key=lambda axis: axis != numbers["headline"]["suspect"]["axis"])
     if pair_log.num_rows:
         numbers["trajectories"] = _trajectories(pair_log, pairs, numbers["split"], numbers["headline"]["suspect"])
     _replace(run / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False, default=str))
@@ -212,10 +216,33 @@ def _length_picture(length: dict[str, Any]) -> Markup:
     return charts.scatter(points, through, ("chosen longer by (tokens)", "margin (β · nats)"))
 
 
-def _questions(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(slice, SQL) for every slice whose rows a query can find."""
-    asked = [(f"{row['axis']} = {row['slice']}", where(row["axis"], row["slice"])) for row in rows]
-    return [(name, f"select * from pairs where {condition}") for name, condition in asked if condition]
+def _questions(
+    rows: Sequence[Mapping[str, Any]], version: str | None, explored: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """For every slice whose rows a query can find: its name, the line to copy, and the pair with its lowest margin."""
+    told = f" --version {version}" if version else ""
+    asked = []
+    for row in rows:
+        condition = where(row["axis"], row["slice"])
+        if condition is None:
+            continue
+        query = f"select pair_id, split, weight from pairs where {condition}"
+        lowest = next((pair["id"] for pair in explored if pair["s"].get(row["axis"]) == row["slice"]), None)
+        asked.append(
+            {
+                "key": (row["axis"], row["slice"]),
+                "name": f"{row['axis']} = {row['slice']}",
+                "command": f"dpo sql {in_shell(query)}{told}",
+                "lowest": lowest,
+            }
+        )
+    return asked
+
+
+def _audit(run: Path, version: str | None) -> str | None:
+    """The way from the run's folder to the audit of its version, where run and version lie in one store."""
+    there = run.parent.parent / "versions" / (version or "") / "audit.html"
+    return f"../../versions/{quote(version)}/audit.html" if version and there.is_file() else None
 
 
 def _waterfall(made: Mapping[str, Any] | None) -> Markup | None:
@@ -252,6 +279,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         for split in dict.fromkeys(row["split"] for row in numbers["slices"])
     }
     main = by_split.get(numbers["split"], [])
+    questions = _questions(main, numbers["config"].get("version"), numbers["explorer"]["pairs"])
     page: str = environment.get_template("report.html").render(
         **numbers,
         explorer_data=_data_block(numbers["explorer"]),
@@ -260,7 +288,8 @@ def render_page(numbers: dict[str, Any]) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
         forests={split: _forest(rows, numbers["headline"]["suspect"]) for split, rows in by_split.items()},
-        questions=_questions(main),
+        questions=questions,
+        asked={one["key"]: f"rows-{place}" for place, one in enumerate(questions)},
         account_cost=cost_in_words(numbers["account"]) if numbers["account"] else "",
         waterfall=_waterfall(numbers["account"]),
         heat=_heat(numbers["account"]),

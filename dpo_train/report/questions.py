@@ -5,10 +5,16 @@ no query.
 """
 
 import re
+import shlex
 
 from dpo_train.describe.axes import AGREEMENT, BINS, NOT_AXES, UNKNOWN, VOTES
 
 _SHARE = "case when votes_chosen + votes_rejected >= 2 then votes_chosen / (votes_chosen + votes_rejected) end"
+
+
+def in_shell(query: str) -> str:
+    """The query as one word of a shell, in double quotes where it holds nothing that a shell would read in them."""
+    return shlex.quote(query) if re.search(r'["$`\\!]', query) else f'"{query}"'
 
 
 def where(axis: str, level: str) -> str | None:
