@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= data/store
 
-.PHONY: install demo test lint bench sample clean
+.PHONY: install demo test lint bench sample screenshots clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,9 @@ bench: install  ## slow evidence: every performance figure in the README comes f
 
 sample: install  ## write data/sample anew from its seed
 	$(BIN)/python data/sample/make_sample.py
+
+screenshots: demo  ## data/screenshots: the pages of the demo in headless Chromium, for the README
+	$(BIN)/python tests/screenshots.py $(STORE) data/screenshots
 
 clean:
 	rm -rf $(VENV) $(STORE) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,9 @@ request and complaint. The tests are skipped where there is no Chromium.
 
 import json
 import shutil
+import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.applications import Starlette
 from websockets.sync.client import ClientConnection, connect
 
 BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -133,3 +137,21 @@ def _tab(port: int) -> ClientConnection:
         tabs = json.load(answer)
     address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
     return connect(address, max_size=None, open_timeout=20)
+
+
+@contextmanager
+def served(page: Starlette) -> Iterator[str]:
+    """The application on a free port of the loopback."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(16)
+        server = uvicorn.Server(uvicorn.Config(page, log_level="warning", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)

@@ -152,6 +152,11 @@ def test_pieces_join_to_the_texts_and_mark_only_what_differs() -> None:
     assert compared
     assert left == [("the ", False), ("old ", True), ("red house", False)]
     assert right == [("the ", False), ("new ", True), ("red house", False)]
+    assert pieces("It depends on you.", "Answer: hammer.") == (
+        [("It depends on you.", False)],
+        [("Answer: hammer.", False)],
+        False,
+    )
     for first, second in (("", "x"), ("same", "same"), ("a  b\n\nc", "a b\n c"), ("word " * 3000, "other " * 3000)):
         found = pieces(first, second)
         assert ["".join(text for text, _ in side) for side in found[:2]] == [first, second]
@@ -192,6 +197,19 @@ def test_a_slice_that_is_short_of_its_target_needs_a_human(tmp_path: Path) -> No
     # Deciding again finds no tie in these votes, so math has its pairs; a target can be tried like a limit.
     again = what_if(tmp_path, "current", {"targets.category.chat": 50})
     assert {row["value"]: row["short"] for row in again["targets"]} == {"chat": 10, "poems": 9, "math": 0}
+
+
+def test_twins_stand_side_by_side_with_their_sides_matched(tmp_path: Path) -> None:
+    shared = "I forgot where it is."
+    first, second = (Planted("Where?", f"It is in the {word}.", shared) for word in ("north", "east"))
+    assert first.sides.index(shared) == 0 and second.sides.index(shared) == 1  # hashes put the shared one elsewhere
+    first.measures = {"duplicate_cluster": first.id, "duplicate_swapped": False}
+    second.measures = {"duplicate_cluster": first.id, "duplicate_swapped": True}
+    second.reasons = ("near_duplicate",)
+    version = publish(tmp_path, [*many(10), first, second])
+    text = unescape((version.path / "audit.html").read_text("utf-8")).split("Duplicates and contradictions</h2>")[1]
+    assert "The same prompt in both." in text and "The same response a in both." in text
+    assert "It is in the <mark>north</mark>." in text and "It is in the <mark>east</mark>." in text
 
 
 def test_what_the_rebalance_cost_is_told_by_slice(tmp_path: Path) -> None:

@@ -1,43 +1,19 @@
 """The review in a real browser: read by keyboard, without a script, and deaf to what the data would like to do."""
 
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
-from browser import Browser, chromium
+from browser import Browser, chromium, served
 from hostile import hostile_rows
 from planted_version import Planted, config, ledger_of, many, plant_store
-from starlette.applications import Starlette
 
 from dpo_data import versions
 from dpo_data.review import queues, verdicts
 from dpo_data.review.app import app
 
 WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-
-
-@contextmanager
-def served(page: Starlette) -> Iterator[str]:
-    """The application on a free port of the loopback."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(16)
-        server = uvicorn.Server(uvicorn.Config(page, log_level="warning", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.02)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=20)
 
 
 @pytest.fixture(scope="module")

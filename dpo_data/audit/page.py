@@ -84,6 +84,7 @@ def examples(folder: Path) -> dict[str, dict[str, Any]]:
     texts = pl.read_parquet(folder / "examples.parquet")
     ids = texts["comparison_id"].to_list()
     facts = ("source", "preferred", "agreement", "confidence", "votes_a", "votes_b", "votes_tie", "reasons")
+    facts = (*facts, "duplicate_swapped")  # sides of twins are matched by it
     decided = (
         pl.scan_parquet(folder / "ledger.parquet")
         .filter(pl.col("comparison_id").is_in(ids))

@@ -10,13 +10,16 @@ import re
 Piece = tuple[str, bool]  # text, whether it differs
 MOST_WORDS = 800
 """Words compared of a side; difflib's time grows with the square."""
+LEAST_SHARED = 0.3
+"""Of the characters: where two answers share less, marks would cover nearly all of both and tell nothing."""
 _WORD = re.compile(r"\w{1,40}\s*|[^\w\s]\s*|\s+")
 
 
 def pieces(first: str, second: str, most: int = MOST_WORDS) -> tuple[list[Piece], list[Piece], bool]:
-    """Both texts as (text, differs) pieces, and whether they could be compared at all.
+    """Both texts as (text, differs) pieces, and whether comparing them says anything.
 
-    Where more than `most` words of a side remain between the common ends, that stretch is one differing piece.
+    Where more than `most` words of a side remain between the common ends, that stretch is one differing piece. Where
+    less than LEAST_SHARED is common, no piece is marked.
     """
     left, right = _WORD.findall(first), _WORD.findall(second)
     start = _common(left, right)
@@ -26,7 +29,16 @@ def pieces(first: str, second: str, most: int = MOST_WORDS) -> tuple[list[Piece]
     cut = _cut(*middle) if compared else ([("".join(middle[0]), True)], [("".join(middle[1]), True)])
     ends = [(("".join(side[:start]), False), ("".join(side[len(side) - end :]), False)) for side in (left, right)]
     whole = [_joined([before, *inside, after]) for (before, after), inside in zip(ends, cut, strict=True)]
+    if compared and _shared(whole) < LEAST_SHARED:
+        return _joined([(first, False)]), _joined([(second, False)]), False
     return whole[0], whole[1], compared
+
+
+def _shared(sides: list[list[Piece]]) -> float:
+    """Share of the characters that stand in both texts; 1 for two empty ones."""
+    sizes = [(len(text), differs) for side in sides for text, differs in side]
+    whole = sum(size for size, _ in sizes)
+    return sum(size for size, differs in sizes if not differs) / whole if whole else 1.0
 
 
 def _common(left: list[str], right: list[str]) -> int:
