@@ -83,8 +83,8 @@ def examples(folder: Path) -> dict[str, dict[str, Any]]:
     """Comparison id -> its prompt, both responses, cut to what is shown, and what was decided."""
     texts = pl.read_parquet(folder / "examples.parquet")
     ids = texts["comparison_id"].to_list()
-    facts = ("source", "preferred", "agreement", "confidence", "votes_a", "votes_b", "votes_tie", "reasons")
-    facts = (*facts, "duplicate_swapped")  # sides of twins are matched by it
+    votes = ("votes_a", "votes_b", "votes_tie", "agreement", "confidence")
+    facts = ("source", "preferred", "reasons", "duplicate_swapped", *votes)
     decided = (
         pl.scan_parquet(folder / "ledger.parquet")
         .filter(pl.col("comparison_id").is_in(ids))
