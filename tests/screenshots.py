@@ -51,7 +51,7 @@ def of_the_audit(camera: Camera, version: versions.Version) -> None:
     camera.browser.open((version.path / "audit.html").as_uri(), width=WIDTH)
     camera.shoot("audit", 650)
     camera.shoot("annotators", 560, "#annotators h2")
-    camera.shoot("length", 800, "#length h2")
+    camera.shoot("length", 640, "#length h2")
     for section in ("#dropped", "#twins", "#limits"):
         camera.browser.ask(_OPEN_FIRST.format(section))
     camera.shoot("twins", 520, "#twins h2")

@@ -13,6 +13,7 @@ from dpo_data.questions.visible import visible
 
 BLUE, ORANGE, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"
 _WIDTH = 620
+_SHARES: dict[str, Any] = {"format": "%", "orient": "top"}  # at the top: tall pictures are read from there
 
 
 def short(text: str, most: int) -> str:
@@ -80,7 +81,7 @@ def length_bias(before: list[dict[str, Any]], after: list[dict[str, Any]], most:
     share = alt.Scale(domain=[0, 1])
     title = "share of comparisons whose chosen response is longer"
     bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", scale=share, axis=alt.Axis(format="%"), title=title),
+        x=alt.X("low:Q", scale=share, axis=_SHARES, title=title),
         x2="high:Q",
         y=y,
         yOffset=shift,
@@ -117,7 +118,7 @@ def annotators(rows: list[dict[str, Any]], most: int = 30) -> Picture | None:
         "flag:N",
         title=None,
         scale=alt.Scale(domain=flags, range=[BLUE, ORANGE, PURPLE]),
-        legend=alt.Legend(orient="bottom"),
+        legend=alt.Legend(orient="top"),
     )
     shape = alt.Shape("flag:N", scale=alt.Scale(domain=flags, range=["circle", "diamond", "cross"]), legend=None)
     base = alt.Chart(alt.Data(values=values))
@@ -125,7 +126,7 @@ def annotators(rows: list[dict[str, Any]], most: int = 30) -> Picture | None:
     share = alt.Scale(domain=[0, 1])
     title = "accuracy against the others' votes"
     bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", scale=share, axis=alt.Axis(format="%"), title=title), x2="high:Q", y=y, color=colour
+        x=alt.X("low:Q", scale=share, axis=_SHARES, title=title), x2="high:Q", y=y, color=colour
     )
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
         x=alt.X("accuracy:Q", scale=share, title=title), y=y, color=colour, shape=shape
@@ -200,7 +201,7 @@ def _times() -> tuple[Any, Any, Any]:
 
     times = ["before", "kept"]
     colour = alt.Color(
-        "when:N", title=None, scale=alt.Scale(domain=times, range=[ORANGE, BLUE]), legend=alt.Legend(orient="bottom")
+        "when:N", title=None, scale=alt.Scale(domain=times, range=[ORANGE, BLUE]), legend=alt.Legend(orient="top")
     )
     shape = alt.Shape("when:N", scale=alt.Scale(domain=times, range=["circle", "diamond"]), legend=None)
     return colour, shape, alt.YOffset("when:N", scale=alt.Scale(domain=times))
