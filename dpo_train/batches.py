@@ -1,23 +1,25 @@
 """Which pairs make an optimiser step, how a step is cut into forward passes, and the tensors of one pass.
 
-A step's pairs are drawn without regard to length, so the gradient is unbiased; only inside the step are they sorted by
-length and cut where the least computing is wasted on padding, which changes nothing but speed. A row holds
-[prefix, rest of chosen, rest of rejected]: the prefix is the prompt and whatever both responses open with, computed
-once. The surprise: the last token of a response is never an input, since nothing is predicted from it.
+A step's pairs are drawn without regard to length, so the gradient is unbiased; cutting the step into passes changes
+nothing but speed and memory. All pairs of a pass lie in one row without padding, each as [prefix, rest of chosen, rest
+of rejected]: the prefix is the prompt and whatever both responses open with, computed once (attention.py keeps them
+apart). The surprise: the last token of a response is never an input, since nothing is predicted from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dpo_train.attention import Span, span
+
 Indices = npt.NDArray[np.int64]
-OVERHEAD = 24  # tokens' worth of work that one more forward pass costs to start: a guess, and only speed hangs on it
+CPU = torch.device("cpu")
 
 
 class EncodedPair(NamedTuple):
@@ -29,7 +31,7 @@ class EncodedPair(NamedTuple):
 
 
 class MicroBatch(NamedTuple):
-    """Tensors of one forward pass over some pairs; rows are padded on the right.
+    """Tensors of one forward pass over some pairs: all in one row, or, with `spans` None, a padded row a response.
 
     `rows`/`columns` say where a scored token's predicting position lies, `targets` which token it is; `chosen_of` and
     `rejected_of` list (scored token, pair) for each side; tokens of a shared opening are listed for both.
@@ -37,8 +39,6 @@ class MicroBatch(NamedTuple):
 
     input_ids: Tensor  # (rows, length)
     position_ids: Tensor  # (rows, length)
-    prefix: Tensor  # (rows,) length of what both responses see
-    chosen_end: Tensor  # (rows,) where the chosen part ends, or length of the row when nothing is shared
     rows: Tensor  # (scored,)
     columns: Tensor  # (scored,)
     targets: Tensor  # (scored,)
@@ -46,14 +46,7 @@ class MicroBatch(NamedTuple):
     rejected_of: Tensor  # (2, rejected tokens)
     chosen_tokens: Tensor  # (pairs,)
     rejected_tokens: Tensor  # (pairs,)
-    shared: bool
-
-    def to(self, device: torch.device) -> MicroBatch:
-        """The same on another device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in self._asdict().items() if isinstance(value, Tensor)
-        }
-        return self._replace(**moved)
+    spans: tuple[Span, ...] | None
 
 
 def opening(pair: EncodedPair) -> int:
@@ -107,41 +100,23 @@ def rate_factor(kind: str, step: int, total: int, warmup_ratio: float) -> float:
 
 
 def cut(lengths: Indices, budget: int) -> list[Indices]:
-    """Positions of `lengths` in groups, by length, none above `budget` padded tokens unless one row alone is.
+    """Positions of `lengths` in groups of at most `budget` tokens (more only where one row alone is longer).
 
-    Minimises padded tokens plus `OVERHEAD` a group, exactly: with rows sorted, a best grouping is made of runs.
+    By falling length: the longest row comes first, so memory that is too short shows at once, and rows of a group are
+    alike, which keeps padding small for a model whose rows must lie apart.
     """
-    order = np.argsort(-lengths, kind="stable")
-    ordered = lengths[order]
-    best = [0.0] + [float("inf")] * len(order)
-    start_of = [0] * (len(order) + 1)
-    for start in range(len(order)):
-        longest = int(ordered[start])
-        for end in range(start + 1, len(order) + 1):
-            padded = longest * (end - start)
-            if padded > budget and end > start + 1:
-                break
-            cost = best[start] + padded + OVERHEAD
-            if cost < best[end]:
-                best[end], start_of[end] = cost, start
     groups: list[Indices] = []
-    end = len(order)
-    while end > 0:
-        groups.append(order[start_of[end] : end])
-        end = start_of[end]
-    return groups[::-1]
-
-
-def long_cut(lengths: Indices, budget: int, block: int = 256) -> Iterator[Indices]:
-    """`cut` for any number of rows: sorted once, then cut in blocks, so that the work stays linear."""
     order = np.argsort(-lengths, kind="stable")
-    for start in range(0, len(order), block):
-        rows = order[start : start + block]
-        for group in cut(lengths[rows], budget):
-            yield rows[group]
+    start = total = 0
+    for place, length in enumerate(lengths[order].tolist()):
+        if total + length > budget and place > start:
+            groups.append(order[start:place])
+            start, total = place, 0
+        total += length
+    return [*groups, order[start:]] if len(order) else []
 
 
-def collate(pairs: Sequence[EncodedPair], shared: bool = True) -> MicroBatch:
+def collate(pairs: Sequence[EncodedPair], shared: bool = True, device: torch.device = CPU) -> MicroBatch:
     """The tensors of one forward pass; with `shared=False`, chosen and rejected get a row each (for checks)."""
     layout = _Layout()
     for index, pair in enumerate(pairs):
@@ -149,35 +124,37 @@ def collate(pairs: Sequence[EncodedPair], shared: bool = True) -> MicroBatch:
             layout.add_shared(index, pair)
         else:
             layout.add_apart(index, pair)
-    return layout.tensors(pairs, shared)
+    return layout.tensors(pairs, device)
 
 
 class _Layout:
-    """Grows row by row; see `MicroBatch` for the meaning of what it collects."""
+    """Grows pair by pair; see `MicroBatch` for the meaning of what it collects."""
 
     def __init__(self) -> None:
         self.ids: list[list[int]] = []
         self.positions: list[list[int]] = []
-        self.prefixes: list[int] = []
-        self.ends: list[int] = []
+        self.spans: list[tuple[int, int, int]] = []
         self.scored: list[tuple[int, int, int]] = []
         self.chosen_of: list[tuple[int, int]] = []
         self.rejected_of: list[tuple[int, int]] = []
 
     def add_shared(self, index: int, pair: EncodedPair) -> None:
-        same = opening(pair)
+        if not self.ids:
+            self.ids, self.positions = [[]], [[]]
+        start, same = len(self.ids[0]), opening(pair)
         prefix = [*pair.prompt, *pair.chosen[:same]]
-        both = self._score(len(self.ids), range(len(pair.prompt) - 1, len(prefix) - 1), pair.chosen[:same])
         chosen, rejected = pair.chosen[same:], pair.rejected[same:]
-        chosen_end = len(prefix) + max(0, len(chosen) - 1)
-        last = len(prefix) - 1
-        of_chosen = self._score(len(self.ids), [last, *range(len(prefix), chosen_end)], chosen)
-        after = range(chosen_end, chosen_end + max(0, len(rejected) - 1))
-        of_rejected = self._score(len(self.ids), [last, *after], rejected)
+        span = (len(prefix), max(0, len(chosen) - 1), max(0, len(rejected) - 1))
+        last, chosen_start = start + len(prefix) - 1, start + len(prefix)
+        rejected_start = chosen_start + span[1]
+        both = self._score(0, range(start + len(pair.prompt) - 1, last), pair.chosen[:same])
+        of_chosen = self._score(0, [last, *range(chosen_start, rejected_start)], chosen)
+        of_rejected = self._score(0, [last, *range(rejected_start, rejected_start + span[2])], rejected)
         self.chosen_of += [(token, index) for token in (*both, *of_chosen)]
         self.rejected_of += [(token, index) for token in (*both, *of_rejected)]
-        positions = [*range(chosen_end), *range(len(prefix), len(prefix) + len(after))]
-        self._row([*prefix, *chosen[:-1], *rejected[:-1]], positions, len(prefix), chosen_end)
+        self.ids[0] += [*prefix, *chosen[:-1], *rejected[:-1]]
+        self.positions[0] += [*range(span[0] + span[1]), *range(span[0], span[0] + span[2])]
+        self.spans.append(span)
 
     def add_apart(self, index: int, pair: EncodedPair) -> None:
         for response, side in ((pair.chosen, self.chosen_of), (pair.rejected, self.rejected_of)):
@@ -185,54 +162,35 @@ class _Layout:
             start = len(pair.prompt) - 1
             tokens = self._score(len(self.ids), range(start, start + len(response)), response)
             side += [(token, index) for token in tokens]
-            self._row(ids, list(range(len(ids))), len(ids), len(ids))
+            self.ids.append(ids)
+            self.positions.append(list(range(len(ids))))
 
     def _score(self, row: int, columns: Iterable[int], targets: Sequence[int]) -> range:
         first = len(self.scored)
         self.scored += [(row, column, target) for column, target in zip(columns, targets, strict=False)]
         return range(first, len(self.scored))
 
-    def _row(self, ids: list[int], positions: list[int], prefix: int, chosen_end: int) -> None:
-        self.ids.append(ids)
-        self.positions.append(positions)
-        self.prefixes.append(prefix)
-        self.ends.append(chosen_end)
-
-    def tensors(self, pairs: Sequence[EncodedPair], shared: bool) -> MicroBatch:
-        scored = torch.tensor(self.scored, dtype=torch.long).reshape(-1, 3)
+    def tensors(self, pairs: Sequence[EncodedPair], device: torch.device) -> MicroBatch:
+        scored = torch.tensor(self.scored, dtype=torch.long, device=device).reshape(-1, 3)
+        chosen_of, rejected_of = (
+            torch.tensor(side, dtype=torch.long, device=device).reshape(-1, 2).T.contiguous()
+            for side in (self.chosen_of, self.rejected_of)
+        )
         return MicroBatch(
-            input_ids=_padded(self.ids),
-            position_ids=_padded(self.positions),
-            prefix=torch.tensor(self.prefixes),
-            chosen_end=torch.tensor(self.ends),
+            input_ids=_padded(self.ids, device),
+            position_ids=_padded(self.positions, device),
             rows=scored[:, 0],
             columns=scored[:, 1],
             targets=scored[:, 2],
-            chosen_of=torch.tensor(self.chosen_of, dtype=torch.long).reshape(-1, 2).T.contiguous(),
-            rejected_of=torch.tensor(self.rejected_of, dtype=torch.long).reshape(-1, 2).T.contiguous(),
-            chosen_tokens=torch.tensor([len(pair.chosen) for pair in pairs]),
-            rejected_tokens=torch.tensor([len(pair.rejected) for pair in pairs]),
-            shared=shared,
+            chosen_of=chosen_of,
+            rejected_of=rejected_of,
+            chosen_tokens=torch.tensor([len(pair.chosen) for pair in pairs], device=device),
+            rejected_tokens=torch.tensor([len(pair.rejected) for pair in pairs], device=device),
+            spans=tuple(span(*one, device) for one in self.spans) or None,
         )
 
 
-def _padded(rows: list[list[int]]) -> Tensor:
+def _padded(rows: list[list[int]], device: torch.device) -> Tensor:
     """Rows as one tensor, zeros on the right: with causal attention nothing real ever sees them."""
     longest = max(len(row) for row in rows)
-    return torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.long)
-
-
-def attention_mask(batch: MicroBatch, dtype: torch.dtype) -> Tensor | None:
-    """(rows, 1, length, length) to add to attention scores: causal, and rejected tokens do not see chosen ones.
-
-    None where nothing is shared: plain causal attention, which needs no mask.
-    """
-    if not batch.shared:
-        return None
-    length = batch.input_ids.shape[1]
-    at = torch.arange(length, device=batch.input_ids.device)
-    query, key = at[None, :, None], at[None, None, :]
-    end, prefix = batch.chosen_end[:, None, None], batch.prefix[:, None, None]
-    hidden = (key > query) | ((query >= end) & (key >= prefix) & (key < end))
-    mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-    return mask.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
+    return torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.long, device=device)

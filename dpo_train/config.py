@@ -63,7 +63,7 @@ class TrainConfig(BaseModel):
     seed: int = 42
 
     # speed and memory only
-    token_budget: int | None = Field(default=None, ge=1)  # padded tokens of a forward pass; None: fit to the device
+    token_budget: int | None = Field(default=None, ge=1)  # tokens of a forward pass; None: fit to the device
     prefix_sharing: bool = True  # the prompt once for both responses, where the model allows it
 
     # whose gradients moved the margins (updates.py): a column of the pairs, or None for no account

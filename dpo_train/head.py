@@ -16,35 +16,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dpo_train.cpu_matmul import FastLinear, matmul
+
 CHUNK = 2**25  # logits held at once: 128 MB of float32
 
 
 class _FrozenHead(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int, keep: bool
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: nn.Linear, targets: Tensor, rows: int, keep: bool) -> Tensor:
+        weight = head.weight
+        product = matmul if isinstance(head, FastLinear) else F.linear
         logps = hidden.new_empty(targets.shape, dtype=_accumulator(hidden.dtype))
         slopes = torch.empty_like(hidden) if keep else hidden.new_empty(0)
         for start in range(0, targets.numel(), rows):
             part = slice(start, start + rows)
             target = targets[part, None]
-            logits = F.linear(hidden[part], weight, bias).to(logps.dtype)
+            logits = product(hidden[part], weight, head.bias).to(logps.dtype)
             top = logits.amax(-1, keepdim=True)
             chosen = logits.gather(1, target) - top
             powers = logits.sub_(top).exp_()
             total = powers.sum(-1, keepdim=True)
             logps[part] = (chosen - total.log()).squeeze(1)
             if keep:
-                expected = torch.mm(powers.to(weight.dtype), weight).to(logps.dtype) / total
+                expected = product(powers.to(weight.dtype), weight.t()).to(logps.dtype) / total
                 slopes[part] = (weight[target.squeeze(1)].to(logps.dtype) - expected).to(hidden.dtype)
         ctx.save_for_backward(slopes)
         return logps
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slopes,) = ctx.saved_tensors
-        return (slopes * upstream[0].unsqueeze(1)).to(slopes.dtype), None, None, None, None, None
+        return (slopes * upstream[0].unsqueeze(1)).to(slopes.dtype), None, None, None, None
 
 
 def token_logps(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ def token_logps(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     if _is_frozen_linear(head):
         keep = hidden.requires_grad and torch.is_grad_enabled()
         scored: Callable[..., Tensor] = _FrozenHead.apply
-        return scored(hidden, head.weight, head.bias, targets, rows, keep)
+        return scored(hidden, head, targets, rows, keep)
     parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
     return torch.cat([checkpoint(_plain, head, part, target, use_reentrant=False) for part, target in parts])
 
@@ -72,7 +74,7 @@ def _plain(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def _is_frozen_linear(head: nn.Module) -> bool:
-    return type(head) is nn.Linear and not any(parameter.requires_grad for parameter in head.parameters())
+    return type(head) in (nn.Linear, FastLinear) and not any(parameter.requires_grad for parameter in head.parameters())
 
 
 def _vocabulary(head: nn.Module) -> int:

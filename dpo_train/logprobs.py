@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dpo_train.batches import MicroBatch, attention_mask
+from dpo_train.attention import NAME
+from dpo_train.batches import MicroBatch
 from dpo_train.head import token_collisions, token_logps
 
 
@@ -50,11 +51,12 @@ def sums(model: Any, batch: MicroBatch, needs: tuple[str, ...] = (), whole_logit
 def hidden_states(model: Any, batch: MicroBatch) -> Tensor:
     """What the head reads, (rows, length, width), from the model's body alone."""
     body = getattr(model, model.base_model_prefix)
-    mask = attention_mask(batch, next(model.parameters()).dtype)
-    if mask is None:
+    if batch.spans is None:
         return body(input_ids=batch.input_ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
-    output = body(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False)
-    return output.last_hidden_state  # type: ignore[no-any-return]
+    if model.config._attn_implementation != NAME:
+        raise RuntimeError("whole pairs in a row need the attention that `read_whole_pairs` sets")
+    inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "spans": batch.spans}
+    return body(**inputs, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
 
 def _from_logits(model: Any, batch: MicroBatch) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dpo_train.attention import read_whole_pairs
 from dpo_train.batches import EncodedPair, collate
 from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
+from dpo_train.cpu_matmul import speed_up
 from dpo_train.logprobs import Sums, sums
 from dpo_train.terminal import quiet_bars
 
@@ -55,7 +57,7 @@ class Policy:
     def score(self, pairs: Sequence[EncodedPair], path: Path_ | None = None) -> Sums:
         """Log-probabilities of the pairs, with gradient unless the caller turned it off."""
         path = path or self.path
-        batch = collate(pairs, shared=path == "shared").to(self.device)
+        batch = collate(pairs, path == "shared", self.device)
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
             return sums(self.network, batch, self.needs, whole_logits=path == "whole logits")
 
@@ -127,6 +129,8 @@ def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str]
         policy.network.requires_grad_(True)
     if config.gradient_checkpointing:
         _checkpoint_activations(policy.network)
+    speed_up(policy.network)
+    read_whole_pairs(policy.network)
     return policy
 
 

@@ -101,9 +101,8 @@ def _memory(config: TrainConfig, policy: Policy, training: PairSet, budget: int)
     weights = sum(value.numel() * value.element_size() for value in policy.network.parameters())
     trained = sum(value.numel() for value in policy.trainable().values()) * 4 * 3
     shape = policy.network.config
-    groups = cut(np.sort(training.lengths)[-config.pairs_per_step :], budget)
     longest = np.sort(training.lengths)[-config.pairs_per_step :]
-    tokens = max(int(longest[group].max()) * len(group) for group in groups)
+    tokens = max(int(longest[group].sum()) for group in cut(longest, budget))
     wide = int(getattr(shape, "intermediate_size", 0) or 4 * shape.hidden_size)
     kept = 2 * shape.hidden_size if config.gradient_checkpointing else 14 * shape.hidden_size + 4 * wide
     activations = tokens * shape.num_hidden_layers * kept * size

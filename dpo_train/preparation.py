@@ -33,7 +33,7 @@ from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
 
 logger = logging.getLogger(__name__)
-BUDGETS = {"cpu": 1024, "cuda": 16384}  # padded tokens of a forward pass: guesses; token_budget sets it
+BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens of a forward pass: guesses; token_budget sets it
 PROBE = 4  # pairs checked live before the first step
 
 

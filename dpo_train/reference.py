@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from dpo_train.batches import EncodedPair, Indices, long_cut
+from dpo_train.batches import EncodedPair, Indices, cut
 from dpo_train.config import TrainError
 from dpo_train.encoding import tokenizer_fingerprint
 from dpo_train.logprobs import Sums
@@ -65,7 +65,7 @@ def fingerprint(policy: Policy) -> dict[str, str]:
 def scored(policy: Policy, pairs: Rows, indices: Indices, budget: int) -> Iterator[tuple[Indices, Sums]]:
     """Log-probabilities of the pairs at `indices`, a forward pass at a time, without gradient, longest first."""
     with torch.inference_mode(), memory_of(pairs, indices, budget):
-        for group in long_cut(pairs.lengths[indices], budget):
+        for group in cut(pairs.lengths[indices], budget):
             places = indices[group]
             sums = policy.score(pairs.encoded(places))
             _check_finite(sums, pairs, places)

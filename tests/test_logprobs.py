@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpo_train.attention import read_whole_pairs
 from dpo_train.batches import EncodedPair, collate
 from dpo_train.head import token_collisions, token_logps
 from dpo_train.logprobs import Sums, sums
@@ -23,7 +24,9 @@ PAIRS = [
 
 @pytest.fixture
 def double() -> Iterator[nn.Module]:
-    yield tiny.network(dtype=torch.float64)
+    network = tiny.network(dtype=torch.float64)
+    read_whole_pairs(network)
+    yield network
 
 
 def plain(model: nn.Module, prompt: list[int], response: list[int]) -> Tensor:

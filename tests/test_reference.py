@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 
+from dpo_train.attention import span
 from dpo_train.batches import EncodedPair
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
@@ -199,7 +200,7 @@ def test_a_model_on_which_sharing_does_not_hold_falls_back_aloud(monkeypatch: py
     good = policy()
     assert choose_path(good, pair) is None and good.path == "shared"
     leaky = policy()
-    monkeypatch.setattr("dpo_train.logprobs.attention_mask", lambda batch, dtype: torch.zeros(1, 1, 1, 1))
+    monkeypatch.setattr("dpo_train.batches.span", lambda *parts: span(*parts)._replace(main=sum(parts[:3]), rejected=0))
     said = choose_path(leaky, pair)
     assert leaky.path != "shared"
     assert said is not None and "shared: log-probabilities differ" in said

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_train.batches import EncodedPair, Schedule, attention_mask, collate, cut, long_cut, rate_factor, row_length
+from dpo_train.batches import EncodedPair, Schedule, collate, cut, rate_factor, row_length
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=40)
 
@@ -29,14 +28,15 @@ def test_epochs_differ_and_any_step_can_be_asked_for_without_the_ones_before() -
 @given(lengths=LENGTHS, budget=st.integers(1, 1000))
 def test_a_cut_keeps_every_row_and_exceeds_the_budget_only_for_a_lone_row(lengths: list[int], budget: int) -> None:
     sizes = np.array(lengths)
-    for groups in (cut(sizes, budget), list(long_cut(sizes, budget, block=7))):
-        assert sorted(np.concatenate(groups)) == list(range(len(sizes)))
-        assert all(len(group) == 1 or sizes[group].max() * len(group) <= budget for group in groups)
+    groups = cut(sizes, budget)
+    assert sorted(np.concatenate(groups)) == list(range(len(sizes)))
+    assert all(len(group) == 1 or sizes[group].sum() <= budget for group in groups)
 
 
-def test_a_cut_prefers_rows_of_one_length_together() -> None:
-    groups = cut(np.array([100, 10, 100, 10]), 400)
-    assert sorted(sorted(group.tolist()) for group in groups) == [[0, 2], [1, 3]]
+def test_a_cut_takes_long_rows_first_and_fills_each_pass() -> None:
+    groups = cut(np.array([100, 10, 90, 10, 30]), 200)
+    assert [group.tolist() for group in groups] == [[0, 2], [4, 1, 3]]
+    assert cut(np.array([], dtype=np.int64), 200) == []
 
 
 def test_a_row_holds_prompt_and_shared_opening_once_and_no_last_token() -> None:
@@ -51,18 +51,15 @@ def test_a_row_holds_prompt_and_shared_opening_once_and_no_last_token() -> None:
     assert batch.rejected_of[0].tolist() == [0, 4, 5]
 
 
-def test_rejected_tokens_do_not_see_chosen_ones_and_nobody_sees_the_future() -> None:
-    mask = attention_mask(collate([EncodedPair([1, 2], [4, 5, 9], [6, 7, 9])]), torch.float32)
-    assert mask is not None
-    seen = (mask[0, 0] == 0).int().tolist()
-    assert seen == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [1, 1, 0, 0, 1, 1],
-    ]
+def test_pairs_lie_one_after_the_other_and_rejected_tokens_see_only_the_prefix_and_themselves() -> None:
+    batch = collate([EncodedPair([1, 2], [4, 5, 9], [6, 7, 8, 9]), EncodedPair([3], [5, 9], [])])
+    assert batch.input_ids.tolist() == [[1, 2, 4, 5, 6, 7, 8, 3, 5]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2, 3, 4, 0, 1]]
+    assert batch.spans is not None
+    assert [one[:3] for one in batch.spans] == [(4, 2, 3), (2, 1, 0)]
+    assert batch.spans[0].mask is not None and batch.spans[1].mask is None
+    assert batch.spans[0].mask[0, 0].int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert batch.columns.tolist() == [1, 2, 3, 1, 4, 5, 6, 7, 8]
 
 
 def test_the_learning_rate_rises_from_its_first_step_and_falls_to_its_last() -> None:
