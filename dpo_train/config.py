@@ -38,6 +38,7 @@ class TrainConfig(BaseModel):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)  # training steps only; the base model never drops
     use_rslora: bool = False
     use_dora: bool = False
+    load_in_4bit: bool = False  # QLoRA (Dettmers et al. 2023, arXiv:2305.14314): frozen weights in NF4, by bitsandbytes
     gradient_checkpointing: bool = False  # saves memory for a third more time; TRL turns it on
 
     # the objective
@@ -99,6 +100,12 @@ class TrainConfig(BaseModel):
             raise ValueError(f"{', '.join(twice)} given twice, in loss and beside it: keep one")
         rest = {name: value for name, value in raw.items() if name not in flat}
         return {**rest, "loss": {"loss_type": "sigmoid", **loss, **flat}}
+
+    @model_validator(mode="after")
+    def _adapter_over_quantised_weights(self) -> Self:
+        if self.load_in_4bit and not self.use_peft:
+            raise ValueError("load_in_4bit holds weights that cannot learn: set use_peft to true")
+        return self
 
     @model_validator(mode="after")
     def _known_schedule(self) -> Self:

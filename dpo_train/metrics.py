@@ -103,11 +103,11 @@ def alarms(first: Measured, last: Measured, train_margin: float | None = None) -
             _length(margin, gap, "margins' movement", ", or use sigmoid_norm or a length_penalty"),
         ]
     else:  # single responses: what length does to them shows in how likely they became, whatever their label
-        tokens = last.tokens_chosen + last.tokens_rejected
-        found += [
-            _undesired(chosen[good]),
-            _length(chosen + rejected, tokens, "responses' movement, whatever their label"),
-        ]
+        moved, tokens = chosen + rejected, last.tokens_chosen + last.tokens_rejected
+        for rows in filter(np.any, (good, bad)):  # within a label: that labels move apart is what training is for
+            moved[rows] -= moved[rows].mean()
+            tokens[rows] -= tokens[rows].mean()
+        found += [_undesired(chosen[good]), _length(moved, tokens, "responses' movement, whatever their label")]
     if good.any():
         found.append(_drift(float((chosen[good] / last.tokens_chosen[good]).mean())))
     if train_margin is not None and train_margin > 0 and float(margin.mean()) < 0.25 * train_margin:

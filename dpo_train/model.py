@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from hashlib import blake2b, sha256
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,8 +102,13 @@ def open_policy(config: TrainConfig, cache: Path, device: torch.device) -> Polic
     if not config.use_peft and dtype == torch.bfloat16:
         dtype = torch.float32  # master weights; the forward pass runs in bfloat16
     options = {} if config.revision is None else {"revision": config.revision}
+    packed = (
+        {"quantization_config": _four_bits(dtype, device), "device_map": {"": device}} if config.load_in_4bit else {}
+    )
     try:
-        network = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="sdpa", **options)
+        network = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, attn_implementation="sdpa", **options, **packed
+        )
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise TrainError(
@@ -194,6 +200,25 @@ def fingerprint_of(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _four_bits(dtype: torch.dtype, device: torch.device) -> Any:
+    """NF4 with the constants quantised too, as in QLoRA; raises `TrainError` where that cannot learn."""
+    from transformers import BitsAndBytesConfig
+
+    if device.type == "cpu":  # seen with bitsandbytes 0.50: every gradient was exactly 0
+        raise TrainError(
+            "load_in_4bit needs a GPU: on a CPU bitsandbytes packs weights in a form that passes no gradient on. Set "
+            "load_in_4bit to false; a smaller model or gradient_checkpointing saves memory too."
+        )
+    if find_spec("bitsandbytes") is None:
+        raise TrainError(
+            "load_in_4bit needs bitsandbytes, which is not installed: run `pip install bitsandbytes`, or set "
+            "load_in_4bit to false."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
 def _dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -228,7 +253,7 @@ def _checkpoint_activations(network: Any) -> None:
     not what is inside them, are set to it; a dropout rate kept on a layer is set to 0."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    network.gradient_checkpointing_enable({"use_reentrant": False})
+    network.activation_checkpointing_enable({"use_reentrant": False})
     for part in network.modules():
         if isinstance(part, GradientCheckpointingLayer):
             part.training = True

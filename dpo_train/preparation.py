@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from torch import nn
 
 from dpo_train import checkpoints
 from dpo_train.batches import Indices, Schedule
+from dpo_train.cautions import check_surroundings, notes
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.metrics import Measured
@@ -106,7 +106,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
 
     _prepare_folder(run, resume)
     cache = cache_of(version, run)
-    _check_launcher()
+    check_surroundings(config)
     accelerator = Accelerator(
         cpu=config.use_cpu, mixed_precision="no", log_with=list(config.report_to) or None, project_dir=run
     )
@@ -128,14 +128,9 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         )
 
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
-    notes = [
-        choose_path(policy, training.encoded(middle)),
-        _without_validation(sets["validation"]),
-        _hard_labels(config, training),
-        _what_a_margin_is(config),
-        _imbalance(config, training),
-    ]
-    for note in filter(None, notes):
+    slower = choose_path(policy, training.encoded(middle))
+    said = ([slower] if slower else []) + notes(config, training, sets["validation"])
+    for note in said:
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])
     wanted = _wanted(config, sets)
@@ -177,7 +172,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         total=total,
         eval_every=eval_every,
         save_every=config.save_steps or eval_every,
-        notes=[note for note in notes if note],
+        notes=said,
         identity={
             "config": config.model_dump(mode="json"),
             "version": version.name,
@@ -272,58 +267,3 @@ def _spread(indices: Indices, lengths: Indices) -> Indices:
     ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 2 + 1)]
     picked: Indices = ordered[np.unique(np.linspace(0, len(ordered) - 1, PROBE).astype(int))]
     return picked
-
-
-def _check_launcher() -> None:
-    """Precision is ours to set (`dtype`), and float16 overflows on sums of log-probabilities; raises `TrainError`."""
-    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", "bf16"):
-        raise TrainError(
-            f"the launcher asks for mixed precision {asked}, which this trainer does not do: launch with "
-            "--mixed_precision no, and set dtype to float32 or bfloat16."
-        )
-
-
-def _hard_labels(config: TrainConfig, training: PairSet) -> str | None:
-    """Pairs that soft labels say nothing about."""
-    unknown = training.unknown("confidence") if "confidence" in config.loss.needs else 0
-    if not unknown:
-        return None
-    return (
-        f"{unknown} of {len(training)} training pairs have no confidence: soft_labels treats their labels as certain."
-    )
-
-
-def _what_a_margin_is(config: TrainConfig) -> str | None:
-    """What the words of pairs mean where a row is a single response."""
-    if config.loss.shards == "pairs":
-        return None
-    return (
-        "Rows are single responses: a row's margin is its reward in the direction of its label (β log π/π_ref where it "
-        "is desirable, minus that where not), its accuracy whether that is above 0. The axis label holds the two apart."
-    )
-
-
-def _imbalance(config: TrainConfig, training: PairSet) -> str | None:
-    """KTO's advice about the weights of the two kinds of rows (arXiv:2402.01306, Eq. 9: between 1 and 4/3)."""
-    if config.loss.shards == "pairs":
-        return None
-    good, bad = int((training.tokens_of("chosen") > 0).sum()), int((training.tokens_of("rejected") > 0).sum())
-    wanted, unwanted = (float(getattr(config.loss, f"{kind}_weight")) for kind in ("desirable", "undesirable"))
-    if good and bad and 1 <= wanted * good / max(unwanted * bad, 1e-12) <= 4 / 3:
-        return None
-    advice = (
-        ""
-        if not good or not bad
-        else (f" Set undesirable_weight between {wanted * good / (4 / 3) / bad:.3g} and {wanted * good / bad:.3g}.")
-    )
-    return (
-        f"{good} desirable rows of weight {wanted:g} and {bad} undesirable of weight {unwanted:g}: the KTO paper wants "
-        f"the first to weigh 1 to 4/3 times the second.{advice}"
-    )
-
-
-def _without_validation(pairs: PairSet) -> str | None:
-    if len(pairs):
-        return None
-    return "The version has no validation pairs: nothing can stop the run early, and the last weights are kept."

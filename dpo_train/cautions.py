@@ -1,0 +1,106 @@
+"""What a run refuses before it starts, and what it says aloud about its data and settings.
+
+A note is None where there is nothing to say. The surprise: accelerate passes over a tracker that is not installed
+without a word, so it is asked for here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from dpo_train.config import TrainConfig, TrainError
+from dpo_train.pairs import PairSet
+
+
+def check_surroundings(config: TrainConfig) -> None:
+    """Raises `TrainError` where the launcher or a missing package would make another run of this one."""
+    _check_launcher()
+    _check_trackers(config.report_to)
+
+
+def notes(config: TrainConfig, training: PairSet, validation: PairSet) -> list[str]:
+    """What a person should know before the first step."""
+    found = [
+        _without_validation(validation),
+        _hard_labels(config, training),
+        _what_a_margin_is(config),
+        _imbalance(config, training),
+    ]
+    return [note for note in found if note is not None]
+
+
+def _check_launcher() -> None:
+    """Raises `TrainError` for what a launcher asks and this trainer does not do.
+
+    Precision is ours to set (`dtype`), and float16 overflows on sums of log-probabilities. Weights are whole on every
+    process: head and reference are computed outside of the model's own forward, where shards would not be gathered.
+    """
+    sharded = [name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]
+    if sharded:
+        raise TrainError(
+            f"the launcher asks for {sharded[0]}, which shards weights, and this trainer holds them whole on every "
+            "process: launch with torchrun or `accelerate launch --multi_gpu`. Where the weights do not fit, use an "
+            "adapter (use_peft), load_in_4bit or gradient_checkpointing."
+        )
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "bf16"):
+        raise TrainError(
+            f"the launcher asks for mixed precision {asked}, which this trainer does not do: launch with "
+            "--mixed_precision no, and set dtype to float32 or bfloat16."
+        )
+
+
+def _check_trackers(wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if find_spec(name) is None]
+    if missing:
+        raise TrainError(
+            f"report_to names {', '.join(missing)}, which is not installed: run `pip install {' '.join(missing)}`, or "
+            "set report_to to [tensorboard], or to [] for metrics.jsonl alone."
+        )
+
+
+def _hard_labels(config: TrainConfig, training: PairSet) -> str | None:
+    """Pairs that soft labels say nothing about."""
+    unknown = training.unknown("confidence") if "confidence" in config.loss.needs else 0
+    if not unknown:
+        return None
+    return (
+        f"{unknown} of {len(training)} training pairs have no confidence: soft_labels treats their labels as certain."
+    )
+
+
+def _what_a_margin_is(config: TrainConfig) -> str | None:
+    """What the words of pairs mean where a row is a single response."""
+    if config.loss.shards == "pairs":
+        return None
+    return (
+        "Rows are single responses: a row's margin is its reward in the direction of its label (β log π/π_ref where it "
+        "is desirable, minus that where not), its accuracy whether that is above 0. The axis label holds the two apart."
+    )
+
+
+def _imbalance(config: TrainConfig, training: PairSet) -> str | None:
+    """KTO's advice about the weights of the two kinds of rows (arXiv:2402.01306, Eq. 9: between 1 and 4/3)."""
+    if config.loss.shards == "pairs":
+        return None
+    good, bad = int((training.tokens_of("chosen") > 0).sum()), int((training.tokens_of("rejected") > 0).sum())
+    wanted, unwanted = (float(getattr(config.loss, f"{kind}_weight")) for kind in ("desirable", "undesirable"))
+    if good and bad and 1 <= wanted * good / max(unwanted * bad, 1e-12) <= 4 / 3:
+        return None
+    advice = (
+        ""
+        if not good or not bad
+        else (f" Set undesirable_weight between {wanted * good / (4 / 3) / bad:.3g} and {wanted * good / bad:.3g}.")
+    )
+    return (
+        f"{good} desirable rows of weight {wanted:g} and {bad} undesirable of weight {unwanted:g}: the KTO paper wants "
+        f"the first to weigh 1 to 4/3 times the second.{advice}"
+    )
+
+
+def _without_validation(pairs: PairSet) -> str | None:
+    if len(pairs):
+        return None
+    return "The version has no validation pairs: nothing can stop the run early, and the last weights are kept."
