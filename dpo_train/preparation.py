@@ -103,10 +103,14 @@ def cache_of(version: Path, run: Path) -> Path:
 def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     """Open, check and remember; raises `TrainError` for what a person can mend."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     _prepare_folder(run, resume)
     cache = cache_of(version, run)
     check_surroundings(config)
+    # Accelerate keeps the precision of whatever trained before in this process (another trainer in a notebook) and
+    # refuses any other.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=config.use_cpu, mixed_precision="no", log_with=list(config.report_to) or None, project_dir=run
     )

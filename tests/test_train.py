@@ -341,6 +341,18 @@ def test_float16_is_refused_where_a_launcher_asks_for_it(
         train(settings(place[0]), place[1], tmp_path / "run")
 
 
+def test_a_trainer_that_ran_before_in_this_process_does_not_decide_the_precision(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    assert Accelerator(cpu=True, mixed_precision="bf16").state.mixed_precision == "bf16"
+    train(settings(place[0], max_steps=1), place[1], tmp_path / "run")
+    assert AcceleratorState().mixed_precision == "no"
+
+
 def test_pairs_without_confidence_are_counted_where_soft_labels_read_it(
     place: tuple[Path, Path], tmp_path: Path
 ) -> None:
