@@ -73,6 +73,7 @@ def _remote(where: str, cache: Path | None, format: str | None) -> list[Path]:
         raise DataError(f"{where}: a remote path needs a cache folder to fetch to.")
     try:
         system, root = fsspec.core.url_to_fs(where)
+        system.invalidate_cache()  # of listings: what changed there since would else go unseen while `dpo serve` runs
         names = [root] if system.isfile(root) else sorted(system.glob(root) if "*" in root else system.find(root))
         names = [name for name in names if is_data(Path(name))]
         if not names:
