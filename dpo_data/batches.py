@@ -6,13 +6,9 @@ final name only when it is whole. The surprise: a file that was ingested from th
 no-op, told by the content of the file and not by its name or date.
 """
 
-import fcntl
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b, file_digest
@@ -21,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from dpo_data.appending.incoming import incoming, locked
 from dpo_data.appending.inspection import Inspection, inspect
 from dpo_data.appending.joining import TABLES, Joined, join, merge_attributes
 from dpo_data.appending.parts import REJECTED, THUMBED, VOTED, Job, Written, convert
@@ -34,7 +31,6 @@ from dpo_data.store.durable import read_json, sync, sync_folder, write_json
 __all__ = ["BatchSummary", "Batches", "Inspection", "append", "inspect", "open_batches"]
 
 MANIFEST = "manifest.json"
-INCOMING = ".incoming-"
 Mapper = Callable[[Callable[[Job], list[Written]], Iterable[Job]], Iterable[list[Written]]]
 
 
@@ -44,6 +40,7 @@ class BatchSummary:
 
     `records` is counted in the files, apart from the reading. `batch` is null when every file had been ingested
     before. `faults` counts the rejects beyond one a rejected record: unreadable parts of records that voted.
+    `bytes` are those of the files that were read, as they lie there; a file known before is only hashed.
     """
 
     batch: str | None
@@ -57,6 +54,7 @@ class BatchSummary:
     comparisons: int = 0
     votes: int = 0
     faults: int = 0
+    bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.records != self.voted + self.thumbs + self.rejected:
@@ -166,24 +164,24 @@ def append(
         return BatchSummary(None, source, 0, len(files))
     folder = store / "batches"
     folder.mkdir(parents=True, exist_ok=True)
-    with _incoming(folder) as incoming:
+    with incoming(folder) as unnamed:
         options = (source, format, columns, annotator_kind)
-        joined = join(incoming, _counted(mapper(convert, _jobs(incoming, new, readers, options)), progress))
+        joined = join(unnamed, _counted(mapper(convert, _jobs(unnamed, new, readers, options)), progress))
         counts = _counts(joined, new)
         summary = BatchSummary(None, source, len(new), len(files) - len(new), **counts)
         names = _names(new)
         about = [{"name": names[path], "format": readers[path][0], "key": keys[path]} for path in new]
         manifest = {"source": source, "digest": joined.digest, "files": about, "counts": counts}
         for table in TABLES:
-            sync(incoming / f"{table}.parquet")
-        write_json(incoming / MANIFEST, manifest)
-        sync_folder(incoming)
-        with _locked(folder):
+            sync(unnamed / f"{table}.parquet")
+        write_json(unnamed / MANIFEST, manifest)
+        sync_folder(unnamed)
+        with locked(folder):
             if not _ingested(store, source).isdisjoint(keys[path] for path in new):
                 batch = None  # somebody appended one of these files meanwhile: start again with what is left
             else:
                 batch = f"{_next_number(folder):04d}-{_slug(source)}-{joined.digest[:12]}"
-                incoming.replace(folder / batch)
+                unnamed.replace(folder / batch)
                 sync_folder(folder)
     if batch is None:
         return append(store, files, source, format, annotator_kind, columns=columns, mapper=mapper, progress=progress)
@@ -228,6 +226,7 @@ def _counts(joined: Joined, files: Sequence[Path]) -> dict[str, int]:
         "comparisons": joined.rows["comparisons"],
         "votes": joined.rows["votes"],
         "faults": joined.rows["rejects"] - rejected,
+        "bytes": sum(path.stat().st_size for path in files),
     }
 
 
@@ -267,36 +266,3 @@ def _slug(source: str) -> str:
 
 def _next_number(folder: Path) -> int:
     return 1 + max((int(path.name.split("-")[0]) for path in folder.glob("[0-9]*-*")), default=0)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Only one append names its batch at a time; a killed process frees the lock."""
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _incoming(folder: Path) -> Iterator[Path]:
-    """A folder for the batch to be, removed unless it was renamed; what killed appends left behind goes too.
-
-    A living append holds the lock file beside its folder.
-    """
-    with _locked(folder):
-        for left in folder.glob(f"{INCOMING}*.alive"):
-            with left.open("w") as handle, suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-                left.unlink(missing_ok=True)
-        incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=folder))
-        incoming.chmod(0o755)
-        alive = incoming.with_name(f"{incoming.name}.alive")
-        handle = alive.open("w")
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield incoming
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
-        alive.unlink(missing_ok=True)
-        handle.close()

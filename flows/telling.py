@@ -29,14 +29,14 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
 def refresh_lines(summary: dict[str, Any]) -> list[str]:
     """What was read, what is kept, why the rest was dropped, and length bias before and after."""
     lines = ["ingested"]
-    rows: list[tuple[str, ...]] = [("source", "records", "voted", "thumbs", "rejected", "comparisons")]
+    rows: list[tuple[str, ...]] = [("source", "bytes", "records", "voted", "thumbs", "rejected", "comparisons")]
     rows += [
         (
             str(source["source"]),
             *(
-                ["unchanged, skipped", "", "", "", ""]
+                ["unchanged, skipped", "", "", "", "", ""]
                 if source["batch"] is None
-                else [str(source[name]) for name in ("records", "voted", "thumbs", "rejected", "comparisons")]
+                else [str(source[name]) for name in ("bytes", "records", "voted", "thumbs", "rejected", "comparisons")]
             ),
         )
         for source in summary["ingested"]

@@ -137,6 +137,7 @@ def test_only_new_files_of_a_source_are_read_and_the_same_file_is_new_to_another
     append(tmp_path / "s", [one], "one")
     second = append(tmp_path / "s", [one, two, one], "one")
     assert (second.files, second.files_known, second.votes) == (1, 2, 1)
+    assert second.bytes == two.stat().st_size  # nothing of the file that was known was read again
     assert append(tmp_path / "s", [one], "other").votes == 1
     assert len(open_batches(tmp_path / "s").ids) == 3
 
