@@ -14,6 +14,7 @@ from dpo_train.describe.statistics import (
     clustered_mean,
     contrast,
     detectable,
+    familywise,
     p_value,
     ranks,
     shrink,
@@ -102,6 +103,18 @@ def test_adjusted_p_values_are_those_of_scipy_and_leave_out_what_is_unknown() ->
     assert math.isnan(adjusted[2])
     known = ~np.isnan(p)
     np.testing.assert_allclose(adjusted[known], stats.false_discovery_control(p[known]))
+
+
+def test_max_t_asks_of_independent_slices_what_sidak_asks_and_of_copies_nothing_more() -> None:
+    generator = np.random.default_rng(6)
+    alone = generator.normal(size=(4000, 12))
+    p = np.array([0.001, 0.01, 0.2, *[0.9] * 8, np.nan])
+    adjusted, level = familywise(alone, p)
+    np.testing.assert_allclose(adjusted[:3], 1 - (1 - p[:3]) ** 11, rtol=0.3)  # one of the twelve is not in the family
+    assert np.isnan(adjusted[-1]) and level == pytest.approx(1 - 0.95 ** (1 / 11), rel=0.25)
+    copies, same = familywise(np.repeat(alone[:, :1], 12, axis=1) * 7, p)
+    np.testing.assert_allclose(copies[1:3], p[1:3], rtol=0.3)
+    assert same == pytest.approx(0.05, rel=0.2)
 
 
 def test_shrinkage_moves_uncertain_values_more_and_pure_noise_all_the_way() -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from dpo_train.config import TrainError
 from dpo_train.describe.axes import columns_of, label
 from dpo_train.describe.statistics import Bools
+from dpo_train.describe.topics import TOPIC, assign, find
 
 
 def slug(axis: str, value: str, keep: float) -> str:
@@ -25,10 +26,13 @@ def slug(axis: str, value: str, keep: float) -> str:
     return f"{readable}-{blake2b(name.encode(), digest_size=4).hexdigest()}-keep{round(100 * keep)}"
 
 
-def mask(version: Path, scratch: Path, axis: str, value: str, keep: float) -> tuple[Path, dict[str, int]]:
+def mask(
+    version: Path, scratch: Path, axis: str, value: str, keep: float, watched: pa.Table | None = None
+) -> tuple[Path, dict[str, int]]:
     """A copy of a version in which the slice weighs nothing, and how many pairs that is; other splits are links.
 
-    The store's cache (model, log-probabilities of the starting weights) is shared; tokens are made anew.
+    `watched` (the run's pairs.parquet) is where prompt topics were found. The store's cache (model, log-probabilities
+    of the starting weights) is shared; tokens are made anew.
     """
     folder = scratch / "versions" / f"{version.name}-{slug(axis, value, keep)}"
     (folder / "pairs").mkdir(parents=True)
@@ -41,7 +45,7 @@ def mask(version: Path, scratch: Path, axis: str, value: str, keep: float) -> tu
     for path in shards.keys() - train.keys():
         (folder / "pairs" / path.name).symlink_to(path.resolve())
     whole = pa.concat_tables(list(train.values()), promote_options="default")
-    members = _members(whole, axis, value)
+    members = _members(whole if watched is None else _on_topics(whole, watched), axis, value)
     hidden = members & np.array([_coin(name) >= keep for name in whole["pair_id"].to_pylist()])
     known = whole["weight"].to_numpy() if "weight" in whole.column_names else np.ones(whole.num_rows)
     weights = np.where(hidden, 0.0, known)
@@ -53,6 +57,14 @@ def mask(version: Path, scratch: Path, axis: str, value: str, keep: float) -> tu
         table = table.remove_column(at) if at < table.num_columns else table
         pq.write_table(table.add_column(at, "weight", column), folder / "pairs" / path.name)
     return folder, {"train_pairs": whole.num_rows, "in_slice": int(members.sum()), "masked": int(hidden.sum())}
+
+
+def _on_topics(train: pa.Table, watched: pa.Table) -> pa.Table:
+    """The training pairs with the topics that the report found in the prompts of the run."""
+    topics = find(watched["prompt"].to_pylist()) if "prompt" in watched.column_names else None
+    if topics is None:
+        return train
+    return train.append_column(TOPIC, pa.array(assign(topics, train["prompt"].to_pylist()), pa.string()))
 
 
 def _members(train: pa.Table, axis: str, value: str) -> Bools:

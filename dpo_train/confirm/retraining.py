@@ -20,6 +20,7 @@ from dpo_train.confirm.foretelling import from_account, from_likeness
 from dpo_train.confirm.masking import mask, slug
 from dpo_train.confirm.truth import FOLDER, compare, held_out
 from dpo_train.describe.movement import Movement, movement
+from dpo_train.describe.topics import with_topics
 
 logger = logging.getLogger(__name__)
 KEPT = ("pair_log.parquet", "pairs.parquet", "summary.json")  # of a retraining; its weights are not of interest
@@ -36,7 +37,7 @@ def confirm(version: Path, run: Path, axis: str, value: str, keep: float = 0.0, 
     config, last = _settings(run, version)
     place = run / FOLDER / slug(axis, value, keep)
     with tempfile.TemporaryDirectory(prefix="dpo-confirm-") as scratch:
-        masked, counts = mask(version, Path(scratch), axis, value, keep)
+        masked, counts = mask(version, Path(scratch), axis, value, keep, pq.read_table(run / "pairs.parquet"))
         with_it, without = [], []
         for seed in range(config.seed, config.seed + seeds):
             one = config.model_copy(update={"seed": seed})
@@ -103,4 +104,4 @@ def _trained(config: TrainConfig, version: Path, folder: Path) -> Path:
 
 def _moved(run: Path, last: int) -> Movement:
     log = pq.read_table(run / "pair_log.parquet")
-    return movement(log, pq.read_table(run / "pairs.parquet"), "validation", last=last)
+    return movement(log, with_topics(pq.read_table(run / "pairs.parquet")), "validation", last=last)

@@ -24,10 +24,12 @@ from dpo_train.describe.statistics import (
     clustered_mean,
     contrast,
     detectable,
+    familywise,
     p_value,
     percentile_interval,
     shrink,
     slope,
+    t_quantile,
     weighted_medians,
 )
 from dpo_train.report.table import render
@@ -62,9 +64,12 @@ COLUMNS = pa.schema(
         ("prompts", pa.int64()),
         ("pairs_share", pa.float64()),
         *((f"{name}{end}", pa.float64()) for name in WITH_INTERVAL for end in ("", "_low", "_high")),
+        ("movement_all_low", pa.float64()),  # the movements of all slices of the split lie in these at once, 95 %
+        ("movement_all_high", pa.float64()),
         ("length_only_accuracy", pa.float64()),  # of the rule "longer wins"
         ("p", pa.float64()),  # of the contrast
         ("p_adjusted", pa.float64()),  # Benjamini-Hochberg over all slices of the split
+        ("p_family", pa.float64()),  # max-t: that any slice of the split would show such a contrast by chance
         ("chosen_p_adjusted", pa.float64()),  # of the chosen contrast, in its own family
         ("shrunken", pa.float64()),  # contrast, drawn to 0 by as much as it is uncertain
         ("detectable", pa.float64()),  # smallest contrast that would have been found four times in five
@@ -84,7 +89,9 @@ def _rate(found: Estimate) -> Estimate:
 def _measured(row: dict[str, Any], moved: Movement, members: Bools) -> None:
     """Means of one slice with their clustered intervals."""
     groups = moved.groups[members]
-    _spread(row, "movement", clustered_mean(moved.margin[members], groups))
+    mean = clustered_mean(moved.margin[members], groups)
+    _spread(row, "movement", mean)
+    row |= {"movement_error": mean.error, "movement_freedom": mean.freedom, "p_movement": p_value(mean)}
     _spread(row, "accuracy", _rate(clustered_mean(hits(moved.final[members]), groups)))
     _spread(row, "chosen_reward", clustered_mean(moved.chosen[members], groups))
     _spread(row, "rejected_reward", clustered_mean(moved.rejected[members], groups))
@@ -129,7 +136,7 @@ def _membership(moved: Movement, axes: dict[str, Axis]) -> Iterator[tuple[str, s
 
 
 def _bootstrap(rows: list[dict[str, Any]], moved: Movement, members: list[Bools], draws: int) -> None:
-    """Medians and shares of the total for all slices from one joint bootstrap over prompts."""
+    """Medians, shares of the total, and what holds for all slices at once, from one joint bootstrap over prompts."""
     prompts = int(moved.groups.max()) + 1
     told = [index for index, row in enumerate(rows) if row["status"] != TOO_SMALL]
     if prompts < FEWEST or not told:
@@ -137,16 +144,20 @@ def _bootstrap(rows: list[dict[str, Any]], moved: Movement, members: list[Bools]
     sums = np.stack(
         [np.bincount(moved.groups[members[i]], moved.margin[members[i]], minlength=prompts) for i in told], axis=1
     )
+    sizes = np.stack([np.bincount(moved.groups[members[i]], minlength=prompts) for i in told], axis=1)
     total = clustered_mean(moved.margin, moved.groups)
     drawn_sums: list[Floats] = []
+    drawn_sizes: list[Floats] = []
     drawn_medians: list[list[Floats]] = [[] for _ in told]
     block = max(1, min(250, 4_000_000 // len(moved.margin)))  # about 32 MB at a time
     for counts in bootstrap_counts(prompts, draws, block=block):
         drawn_sums.append(np.column_stack([counts @ sums, counts @ np.bincount(moved.groups, moved.margin)]))
+        drawn_sizes.append(np.column_stack([counts @ sizes, counts @ np.bincount(moved.groups)]))
         for place, index in enumerate(told):
             inside = members[index]
             drawn_medians[place].append(weighted_medians(moved.margin[inside], counts[:, moved.groups[inside]]))
     all_sums = np.concatenate(drawn_sums)
+    _at_once([rows[index] for index in told], all_sums, np.concatenate(drawn_sizes))
     for place, index in enumerate(told):
         row = rows[index]
         row["median"] = float(np.median(moved.margin[members[index]]))
@@ -154,6 +165,22 @@ def _bootstrap(rows: list[dict[str, Any]], moved: Movement, members: list[Bools]
         if total.low > 0 or total.high < 0:
             row["share"] = float(moved.margin[members[index]].sum() / moved.margin.sum())
             row["share_low"], row["share_high"] = percentile_interval(all_sums[:, place] / all_sums[:, -1])
+
+
+def _at_once(rows: list[dict[str, Any]], sums: Floats, sizes: Floats) -> None:
+    """Bands and p-values that hold for all slices of the split at once; `sums`, `sizes` (draws, slices + the whole)."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # a draw without a prompt of the slice, or of the others
+        movements = sums[:, :-1] / sizes[:, :-1]
+        contrasts = movements - (sums[:, -1:] - sums[:, :-1]) / (sizes[:, -1:] - sizes[:, :-1])
+    adjusted, _ = familywise(contrasts, np.array([row.get("p", math.nan) for row in rows]))
+    _, level = familywise(movements, np.array([row["p_movement"] for row in rows]))
+    for row, p in zip(rows, adjusted, strict=True):
+        reach = t_quantile(1 - level / 2, row["movement_freedom"]) * row["movement_error"]
+        row |= {
+            "p_family": p,
+            "movement_all_low": row["movement"] - reach,
+            "movement_all_high": row["movement"] + reach,
+        }
 
 
 def _families(rows: list[dict[str, Any]]) -> None:

@@ -185,6 +185,27 @@ def benjamini_hochberg(p: Floats) -> Floats:
     return adjusted
 
 
+def familywise(draws: Floats, p: Floats) -> tuple[Floats, float]:
+    """Max-t in one family: p (slices,) adjusted for all slices at once, and the p at which all intervals hold at once.
+
+    `draws` (bootstrap draws, slices) are the statistics behind p. How far the largest of them strays from its mean, in
+    its own standard deviations, says how many independent questions the family asks (single step, Westfall & Young
+    1993); each slice keeps the tails of its own Student's t, since it enters by its p. NaN stays NaN.
+    """
+    adjusted = np.full(len(p), np.nan)
+    draws = np.where(np.isfinite(draws), draws, np.nan)  # a draw may hold no prompt of a slice
+    told = np.isnan(draws).mean(axis=0) < 0.1
+    known = np.flatnonzero(~np.isnan(p) & told & (np.nan_to_num(draws).std(axis=0) > 0))
+    if not len(known):
+        return adjusted, 1 - LEVEL
+    centred = draws[:, known] - np.nanmean(draws[:, known], axis=0)
+    largest = np.nanmax(np.abs(centred / np.nanstd(centred, axis=0)), axis=1)
+    normal = NormalDist()
+    own = np.array([-normal.inv_cdf(max(value, 1e-300) / 2) for value in p[known]])
+    adjusted[known] = (1 + (largest[:, None] >= own).sum(axis=0)) / (1 + len(largest))
+    return np.maximum(adjusted, p), 2 * normal.cdf(-float(np.quantile(largest, LEVEL)))
+
+
 def between_variance(values: Floats, errors: Floats) -> float:
     """Variance of the true values of slices behind noisy ones with known errors, by REML (fixed-point form)."""
     tau = max(float(np.var(values, ddof=1)) - float(np.mean(errors**2)), 0.0) if len(values) > 1 else 0.0

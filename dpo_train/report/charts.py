@@ -108,6 +108,8 @@ def whisker(row: dict[str, Any], x: Scale, shrunken: float | None, height: float
     """One line of the forest: interval, mean as a dot, shrunken value as a diamond, a line at zero."""
     middle = height / 2
     parts = [line(x(0), 0, x(0), height, "zero")]
+    if row["movement_all_low"] is not None:
+        parts.append(line(x(row["movement_all_low"]), middle, x(row["movement_all_high"]), middle, "at-once"))
     if row["movement_low"] is not None:
         parts.append(line(x(row["movement_low"]), middle, x(row["movement_high"]), middle, "interval"))
     if row["movement"] is not None:

@@ -55,7 +55,7 @@ def _described(row: dict[str, Any], tested: int) -> Finding:
     sentence = (
         f"Its margins {direction}: {interval(row, 'movement')}, against the rest {interval(row, 'contrast')}; "
         f"{row['pairs']} pairs of {row['prompts']} prompts. A gap this large by chance: {chance(row['p_adjusted'])}, "
-        f"adjusted for {tested} slices compared."
+        f"adjusted for {tested} slices compared; that any of them would show one: {chance(row['p_family'])}."
     )
     if row["adjusted_low"] is not None:
         holds = "it stays" if row["adjusted_high"] < 0 else "it is no longer clear"

@@ -31,6 +31,7 @@ from dpo_train.describe.discovery import discover, rows
 from dpo_train.describe.movement import Movement, at_step, hits, movement, splits_of, steps_of
 from dpo_train.describe.slices import describe
 from dpo_train.describe.statistics import clustered_mean, slope
+from dpo_train.describe.topics import no_topics, with_topics
 from dpo_train.report import charts, headline, wording
 from dpo_train.report.explorer import explorable, worst
 from dpo_train.report.questions import in_shell, where
@@ -54,7 +55,7 @@ def write(run: Path) -> Path:
     Reads pair_log.parquet and pairs.parquet (required), config.json and summary.json (shown where present).
     Raises `TrainError` naming the file that is missing or does not fit.
     """
-    pair_log, pairs = _read(run / "pair_log.parquet"), _read(run / "pairs.parquet")
+    pair_log, pairs = _read(run / "pair_log.parquet"), with_topics(_read(run / "pairs.parquet"))
     table = describe(pair_log, pairs)
     pq.write_table(table, run / "slices.parquet", compression="zstd")
     config = _json(run / "config.json")
@@ -118,7 +119,7 @@ def gather(pair_log: pa.Table, pairs: pa.Table, table: pa.Table) -> dict[str, An
         "slices": described,
         "axes": [found._asdict() for found in ranked],
         "crossings": crossings(moved, axes, ranked),
-        "left_out": left_out(moved.columns),
+        "left_out": left_out(moved.columns) | no_topics(moved.columns),
         "discovered": rows(discover(moved, axes)),
         "calibration": calibrate(moved),
         "length": _length(moved),
@@ -182,7 +183,9 @@ def _forest(rows: Sequence[dict[str, Any]], suspect: Mapping[str, Any] | None) -
     The shrunken movement is the split's mean plus the slice's shrunken part of it.
     """
     total = rows[0]["movement"] or 0.0
-    x = charts.scale((row[name] for row in rows for name in ("movement_low", "movement_high", "movement")), 6, 254)
+    x = charts.scale(
+        (row[name] for row in rows for name in ("movement_all_low", "movement_all_high", "movement")), 6, 254
+    )
     drawn = []
     first = suspect["axis"] if suspect else None
     for row in sorted(rows, key=lambda row: (row["axis"] != ALL, row["axis"] != first)):

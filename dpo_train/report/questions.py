@@ -1,13 +1,14 @@
 """The SQL that finds a slice's rows, so that whoever reads the report can look at them (`dpo sql`).
 
-Bins are told by their edges in `axes`; slices that the published pairs cannot tell (token gaps after truncation) have
-no query.
+Bins are told by their edges in `axes`; slices that the published pairs cannot tell (token gaps after truncation,
+topics) have no query.
 """
 
 import re
 import shlex
 
 from dpo_train.describe.axes import AGREEMENT, BINS, NOT_AXES, UNKNOWN, VOTES
+from dpo_train.describe.topics import TOPIC
 
 _SHARE = "case when votes_chosen + votes_rejected >= 2 then votes_chosen / (votes_chosen + votes_rejected) end"
 
@@ -19,7 +20,7 @@ def in_shell(query: str) -> str:
 
 def where(axis: str, level: str) -> str | None:
     """A condition on the view `pairs`, or None where there is none for this slice."""
-    if axis in ("all", "length gap") or axis in NOT_AXES:
+    if axis in ("all", "length gap", TOPIC) or axis in NOT_AXES:
         return None
     binned = {"agreement": (_SHARE, *AGREEMENT), "votes": ("votes_chosen + votes_rejected", *VOTES)} | {
         name: (name, *edges) for name, edges in BINS.items()
