@@ -3,12 +3,16 @@
 import itertools
 
 import pytest
+import tiny
 import torch
 import toy_policy
 from toy_policy import planted, train
 
 from dpo_train.account.updates import EXTRA, Interval, Ledger, cannot_book, plan
+from dpo_train.attention import read_whole_pairs
+from dpo_train.batches import EncodedPair, collate, row_length
 from dpo_train.config import TrainError
+from dpo_train.logprobs import sums
 
 SLICES = ["a", "b", "flipped"]
 
@@ -64,9 +68,31 @@ def test_a_bucket_holds_the_gradient_that_autograd_gives_its_pairs() -> None:
     logps = network(rows).view(-1, 2)
     losses = -torch.nn.functional.logsigmoid(logps[:, 0] - logps[:, 1])
     losses.sum().backward(retain_graph=True)
-    ledger.book(codes_of(pairs))
+    ledger.book(codes_of(pairs).tolist(), [2 * toy_policy.LENGTH] * len(pairs))
     for code in range(3):
         alone = torch.autograd.grad(losses[codes_of(pairs) == code].sum(), list(parameters.values()), retain_graph=True)
+        torch.testing.assert_close(ledger.gradient[code], torch.cat([part.flatten() for part in alone]))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_pairs_that_lie_in_one_row_are_told_apart(shared: bool) -> None:
+    pairs = [EncodedPair([5, 6, 7], [8, 9, 10, 257], [8, 11, 257]), EncodedPair([256, 4], [3, 257], [30, 31, 32, 257]),
+             EncodedPair([9] * 8, [1, 257], [2, 257])]  # fmt: skip
+    codes = [1, 0, 1]
+    network = tiny.network(dtype=torch.float64)
+    read_whole_pairs(network)
+    network.requires_grad_(False)
+    parameters = {name: value for name, value in network.named_parameters() if "_proj" in name}
+    for value in parameters.values():
+        value.requires_grad_(True)
+    ledger = Ledger(network, parameters, torch.optim.AdamW(parameters.values()), ["first", "second"], 1.0)
+    found = sums(network, collate(pairs, shared))
+    margins = found.chosen - found.rejected
+    margins.sum().backward(retain_graph=True)
+    ledger.book(codes, [row_length(pair) for pair in pairs])
+    for code in (0, 1):
+        inside = torch.tensor([one == code for one in codes])
+        alone = torch.autograd.grad(margins[inside].sum(), list(parameters.values()), retain_graph=True)
         torch.testing.assert_close(ledger.gradient[code], torch.cat([part.flatten() for part in alone]))
 
 

@@ -150,7 +150,7 @@ def train(
             margin = 0.1 * (logps[:, 0] - logps[:, 1] - reference[part])
             (-(F.logsigmoid(margin) * pairs.weights[part].to(dtype)).sum() / len(drawn)).backward()
             if ledger is not None and codes is not None:
-                ledger.book(codes[part])
+                ledger.book(codes[part].tolist(), [2 * LENGTH] * len(part))
         norm = torch.nn.utils.clip_grad_norm_(parameters.values(), max_norm)
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 5)

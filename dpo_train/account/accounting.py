@@ -62,7 +62,7 @@ class Account:
     def observe(self, pairs: PairSet, places: Indices) -> None:
         """The gradient of these pairs has just been added."""
         with self._timed("booking"):
-            self.ledger.book(self.codes[torch.from_numpy(np.asarray(places))])
+            self.ledger.book(self.codes[torch.from_numpy(places)].tolist(), pairs.lengths[places].tolist())
 
     def step(self, norm: float) -> None:
         """The optimizer has just stepped; gradients are still there."""

@@ -22,7 +22,7 @@ from dpo_train.describe.movement import metadata_of
 from dpo_train.describe.statistics import benjamini_hochberg, p_value
 
 OBSERVED = "observed"
-FEWEST = 3  # accounted held-out pairs of a slice that gets a column
+FEWEST = 2  # accounted held-out pairs of a slice that gets a column; their number stands under it
 TWIN = 0.5  # of a slice's own push on its held-out pairs: what another must reach to count as its twin
 BOOKED = ("reallocated", "tracin")  # accounts that only training slices have
 SCHEMA = pa.schema(

@@ -66,8 +66,8 @@ class Interval(NamedTuple):
 class Ledger:
     """Books every optimizer step of one run. Call order in the loop, nothing else is needed:
 
-    `book(codes)` after the backward pass of some pairs, `step(norm)` after `optimizer.step()` and before the gradients
-    are cleared, `close()` wherever an interval ends.
+    `book(codes, lengths)` after the backward pass of some pairs, `step(norm)` after `optimizer.step()` and before the
+    gradients are cleared, `close()` wherever an interval ends.
     """
 
     def __init__(
@@ -133,23 +133,16 @@ class Ledger:
         finally:
             self._listening = True
 
-    def book(self, codes: Tensor) -> None:
+    def book(self, codes: Sequence[int], lengths: Sequence[int]) -> None:
         """Put the gradient just added for some pairs into their buckets; `codes` (pairs,) in the order of scoring.
 
-        A pair is one row of the batch, or two rows in a row (chosen, rejected).
+        A pair is one row of the batch, or two rows in a row (chosen, rejected), or one row holds all pairs one after
+        the other: then `lengths` (pairs,) says how many tokens each has in it.
         """
         for module, read, slope in self._heard:
-            rows = len(read)
-            if read.dim() != 3 or rows % len(codes):
-                raise TrainError(
-                    f"the update ledger met an input of shape {tuple(read.shape)} for {len(codes)} pairs; it needs "
-                    "(rows, tokens, width) with one or two rows a pair. Turn it off for this model."
-                )
-            owners = codes.to(read.device).repeat_interleave(rows // len(codes))
-            for code in torch.unique(owners).tolist():
-                inside = owners == code
-                a = read[inside].flatten(0, 1).to(self.gradient.dtype)
-                g = slope[inside].flatten(0, 1).to(self.gradient.dtype)
+            tokens, slopes = _by_pair(read, lengths), _by_pair(slope, lengths)
+            for code, a, g in zip(codes, tokens, slopes, strict=True):
+                a, g = a.to(self.gradient.dtype), g.to(self.gradient.dtype)
                 self.gradient[code, self._places[id(module.weight)]] += (g.T @ a).flatten()
                 if module.bias is not None and id(module.bias) in self._places:
                     self.gradient[code, self._places[id(module.bias)]] += g.sum(0)
@@ -249,6 +242,19 @@ class _Adam(NamedTuple):
         root = _flat(state["exp_avg_sq"] for state in states).sqrt() / bias2**0.5
         moment = _flat(state["exp_avg"] for state in states)
         return _Adam(group["lr"], group["weight_decay"], beta1, beta2, bias1, bias2, moment, root, root + group["eps"])
+
+
+def _by_pair(batch: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
+    """The rows or the stretches (tokens, width) of a forward pass (rows, tokens, width) that belong to each pair."""
+    if batch.dim() == 3 and len(batch) in (len(lengths), 2 * len(lengths)):
+        return batch.reshape(len(lengths), -1, batch.shape[-1]).unbind()
+    if batch.dim() == 3 and len(batch) == 1 and batch.shape[1] == sum(lengths):
+        return torch.split(batch[0], list(lengths))
+    raise TrainError(
+        f"the update ledger met an input of shape {tuple(batch.shape)} for {len(lengths)} pairs of {sum(lengths)} "
+        "tokens; it needs (rows, tokens, width) with one or two rows a pair, or all pairs in one row. Set account_by "
+        "to null for this model."
+    )
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor:
