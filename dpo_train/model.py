@@ -29,6 +29,7 @@ from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
 from dpo_train.cpu_matmul import speed_up
 from dpo_train.logprobs import Sums, sums
 from dpo_train.terminal import quiet_bars
+from dpo_train.work import Counter, shape_of
 
 Path_ = Literal["shared", "apart", "whole logits"]
 
@@ -49,6 +50,7 @@ class Policy:
         self.needs: tuple[str, ...] = ()
         self.autocast = False
         self.weights = fingerprint_of(network)
+        self.counter = Counter(shape_of(network))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -59,6 +61,7 @@ class Policy:
         """Log-probabilities of the pairs, with gradient unless the caller turned it off."""
         path = path or self.path
         batch = collate(pairs, path == "shared", self.device)
+        self.counter.add(batch, torch.is_grad_enabled(), whole_logits=path == "whole logits")
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
             return sums(self.network, batch, self.needs, whole_logits=path == "whole logits")
 
@@ -135,6 +138,7 @@ def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str]
         policy.network.requires_grad_(True)
     if config.gradient_checkpointing:
         _checkpoint_activations(policy.network)
+    policy.counter.all_weights, policy.counter.recomputed = not config.use_peft, config.gradient_checkpointing
     speed_up(policy.network)
     read_whole_pairs(policy.network)
     return policy

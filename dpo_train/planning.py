@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpo_train.batches import cut
+from dpo_train.batches import cut, row_length
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.model import Policy, open_policy
 from dpo_train.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.preparation import BUDGETS, cache_of, steps_of
+from dpo_train.work import least, least_forward, matmul_rate
 
 SHARE_OF_PEAK = 0.7  # of the measured matmul rate that training reaches; attention, norms and Python take the rest
 
@@ -51,13 +51,18 @@ def _estimate(config: TrainConfig, policy: Policy, sets: Mapping[str, PairSet]) 
     evaluations = math.ceil(total / every)
     taken = {int(place) for step in range(min(total, schedule.steps_per_epoch)) for place in schedule.window(step)}
     reference_tokens = mean_row * (len(taken) if config.loss.uses_reference else 0) + watched_tokens
-    body = sum(value.numel() for name, value in policy.network.named_parameters() if _works(name, value))
-    per_token = (6 if not config.use_peft else 4) + (2 if config.gradient_checkpointing else 0)
+    # the share of tokens that are scored, and the keys a query meets, of a sample of the pairs
+    sample = training.encoded(np.arange(len(training))[:: max(1, len(training) // 256)])
+    shape, all_weights = policy.counter.shape, not config.use_peft
+    tokens = sum(row_length(pair) for pair in sample)
+    learning = least(shape, sample, all_weights) / tokens
+    looking = least_forward(shape, sample) / tokens
     looks = watched_tokens * evaluations + reference_tokens
     if config.loss.neutral == "kl":  # every row once more with another response, in steps and looks alike
         looks = 2 * looks + row_tokens
-    work = body * (row_tokens * per_token + 2 * looks)
-    rate = _matmul_rate(policy)
+    recomputed = looking if config.gradient_checkpointing else 0.0
+    work = row_tokens * (learning + recomputed) + looks * looking
+    rate = matmul_rate(policy.network)
     return {
         "pairs": len(training),
         "dropped": int((training.reasons != "").sum()),
@@ -73,26 +78,6 @@ def _estimate(config: TrainConfig, policy: Policy, sets: Mapping[str, PairSet]) 
         "minutes": round(work / (rate * SHARE_OF_PEAK) / 60, 1),
         "memory_gb": round(_memory(config, policy, training, budget) / 2**30, 2),
     }
-
-
-def _works(name: str, value: torch.Tensor) -> bool:
-    """Matrices that every token is multiplied with; the head counts, as about half of the tokens are scored."""
-    return value.dim() == 2 and "embed" not in name and "lora_" not in name
-
-
-def _matmul_rate(policy: Policy, seconds: float = 1.0) -> float:
-    """Floating-point operations a second of the device on a product of the model's own shape."""
-    wide = int(getattr(policy.network.config, "intermediate_size", 0) or 4 * policy.network.config.hidden_size)
-    left = torch.randn(512, policy.network.config.hidden_size, dtype=policy.dtype, device=policy.device)
-    right = torch.randn(policy.network.config.hidden_size, wide, dtype=policy.dtype, device=policy.device)
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        for _ in range(8):
-            left @ right
-        if policy.device.type == "cuda":
-            torch.cuda.synchronize()
-        count += 8
-    return 2.0 * left.shape[0] * left.shape[1] * wide * count / (time.perf_counter() - started)
 
 
 def _memory(config: TrainConfig, policy: Policy, training: PairSet, budget: int) -> float:

@@ -26,6 +26,7 @@ from dpo_train.pair_log import PairLog, write_metadata
 from dpo_train.preparation import Job, Standing, prepare, resume_from, save_checkpoint, write_json
 from dpo_train.records import Records
 from dpo_train.stopping import Evaluation, candidates, flattened
+from dpo_train.work import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class RunSummary:
     alarms: list[str]
     notes: list[str]
     output: str  # adapter or model
-    speed: dict[str, float | None]
+    speed: dict[str, float]  # of the loop (seconds), and of its optimiser steps: work.Stopwatch
 
 
 def train(
@@ -60,26 +61,30 @@ def train(
     standing = _begin(job, log, resume)
     account = _account(job, standing)
     records = Records(job, standing.step)
-    first_step, started = standing.step, time.perf_counter()
+    watch = Stopwatch(job.policy.counter, job.accelerator.num_processes)
+    started = time.perf_counter()
     stop = _flattened(job, standing)  # of a run that had stopped early and died before its summary
-    bar = tqdm(total=job.total, initial=first_step, desc="train", unit="step", disable=None)
+    bar = tqdm(total=job.total, initial=standing.step, desc="train", unit="step", disable=None)
 
     with listening(run, job.total) as requests:
         while standing.step < job.total and stop is None:
-            random_of_step(config.seed, standing.step)
             window = job.schedule.window(standing.step)
-            listener = account.observe if account is not None else observe
-            measured = add_gradient(job.scoring, job.learned, window, listener)
-            share_gradient(job.parameters, job.accelerator)
-            norm = float(job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm))
-            check_gradient(norm, standing.step + 1, config, _going_on(run))
-            rate = config.rate * rate_factor(config.lr_scheduler_type, standing.step, job.total, config.warmup_ratio)
-            for group in job.optimizer.param_groups:
-                group["lr"] = rate
-            job.optimizer.step()
-            if account is not None:
-                account.step(norm)
-            job.optimizer.zero_grad(set_to_none=True)
+            with watch.on(job.training, window):
+                random_of_step(config.seed, standing.step)
+                listener = account.observe if account is not None else observe
+                measured = add_gradient(job.scoring, job.learned, window, listener)
+                share_gradient(job.parameters, job.accelerator)
+                norm = float(job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm))
+                check_gradient(norm, standing.step + 1, config, _going_on(run))
+                rate = config.rate * rate_factor(
+                    config.lr_scheduler_type, standing.step, job.total, config.warmup_ratio
+                )
+                for group in job.optimizer.param_groups:
+                    group["lr"] = rate
+                job.optimizer.step()
+                if account is not None:
+                    account.step(norm)
+                job.optimizer.zero_grad(set_to_none=True)
             standing.step += 1
             standing.spent += rate
 
@@ -107,7 +112,7 @@ def train(
     if account is not None and job.accelerator.is_main_process:
         account.write(run / "attribution.parquet")
     reason = stop or "all planned steps were taken"
-    return _finish(job, standing, log, reason, _speed(job, first_step, standing.step, seconds))
+    return _finish(job, standing, log, reason, {"seconds": seconds, **watch.told(job.policy.network)})
 
 
 def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
@@ -181,7 +186,7 @@ def _going_on(run: Path) -> str:
     return f"The last good weights are in {found}." if found else "No checkpoint was written yet."
 
 
-def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict[str, float | None]) -> RunSummary:
+def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict[str, float]) -> RunSummary:
     """Put the weights to keep back, measure them on validation and test pairs, and write what stays of the run."""
     validation, probe, test = (job.watched[name] for name in ("validation", "train_probe", "test"))
     for watched in (validation, probe):  # a run resumed at its very end has not looked yet
@@ -226,12 +231,3 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
         write_json(job.run / "summary.json", asdict(summary))
     job.accelerator.end_training()
     return summary
-
-
-def _speed(job: Job, first: int, last: int, seconds: float) -> dict[str, float | None]:
-    """Of the loop alone, evaluations included; a run resumed speaks of its own part."""
-    if last == first:
-        return {"seconds": seconds, "pairs_per_second": None, "tokens_per_second": None}
-    windows = [job.schedule.window(step) for step in range(first, last)]
-    pairs, tokens = sum(map(len, windows)), sum(int(job.training.lengths[window].sum()) for window in windows)
-    return {"seconds": seconds, "pairs_per_second": pairs / seconds, "tokens_per_second": tokens / seconds}

@@ -1,6 +1,6 @@
 """The answers of the `dpo` command in readable lines; numbers come from the rooms, none is computed here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,20 @@ def train_lines(summary: dict[str, Any]) -> list[str]:
         f"stopped   after {result['steps']} of {result['planned_steps']} steps: {result['stop_reason']}",
         f"kept      the weights of step {result['best_step']}, the earliest as good as the lowest held-out log-loss",
     ]
+    if "step_seconds" in result["speed"]:
+        lines.append(speed_line(result["speed"]))
     lines += ["", *report_lines(Path(summary["path"]))]
     lines += [f"alarm     {alarm}" for alarm in result["alarms"]]
     return [*lines, "", f"report    {summary['report']}"]
+
+
+def speed_line(speed: Mapping[str, float]) -> str:
+    """How fast the optimiser steps went, and how much of that was needed."""
+    return (
+        f"speed     {speed['pairs_per_second']:.2f} pairs/s, {speed['tokens_per_second']:.0f} tokens/s, work "
+        f"{speed['work_ratio']:.2f} times the least, {speed['share_of_matmul_peak']:.0%} of the matmul rate measured "
+        f"here, peak memory {speed['peak_memory_gb']:.2f} GB"
+    )
 
 
 def report_lines(run: Path) -> list[str]:
