@@ -7,17 +7,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hostile import NAMES, TEXTS, hostile_rows
-from planted_version import Planted, config, ledger_of, many, plant_store
+from planted_version import FACTS, Planted, config, ledger_of, many, plant_store
 
-from dpo_data import versions
+from dpo_data import curate, versions
 from dpo_data.audit import page, words
 from dpo_data.audit.answers import answers
+from dpo_data.curate import CurationConfig
 from dpo_data.questions.changes import what_if
 from dpo_data.questions.differences import pieces
 from dpo_data.questions.queries import query
 from dpo_data.questions.visible import short, visible
+from dpo_data.review import queues
 
 
 def publish(store: Path, rows: list[Planted], **more: Any) -> versions.Version:
@@ -197,6 +200,29 @@ def test_a_slice_that_is_short_of_its_target_needs_a_human(tmp_path: Path) -> No
     # Deciding again finds no tie in these votes, so math has its pairs; a target can be tried like a limit.
     again = what_if(tmp_path, "current", {"targets.category.chat": 50})
     assert {row["value"]: row["short"] for row in again["targets"]} == {"chat": 10, "poems": 9, "math": 0}
+
+
+def test_every_reason_there_can_be_has_its_words_and_no_other_has() -> None:
+    everything = {
+        "sizes": {"max_response_tokens": 100, "max_length": 100},
+        "similarity": {"min_prompt_cosine": 0.1, "same_language": True},
+    }
+    of_rows = curate.row_rules(CurationConfig.model_validate(everything))
+    assert {*of_rows, "near_duplicate", "over_prompt_cap", "length_rebalanced"} == words.REASONS.keys()
+
+
+def test_a_twin_that_says_the_opposite_needs_a_human(tmp_path: Path) -> None:
+    """Decided by the rules themselves: the name under which the twins are asked for is the one they are dropped by."""
+    rows = [*many(10), *(Planted(f"Where{sign}", "In the north.", "In the south.") for sign in "?!")]
+    plant_store(tmp_path, rows)
+    against = pl.when(pl.col("comparison_id").is_in([row.id for row in rows[10:]])).then(3).cast(pl.UInt32)
+    ledger = ledger_of(rows).drop(curate.DECIDED).with_columns(FACTS)
+    decided = curate.decide(ledger.with_columns(twin_votes_against=against, twin_votes_for=against), config())
+    version = versions.publish(tmp_path, decided, config())
+    [task] = [task for task in words.tasks(version.stats) if "near twin" in task.sentence]
+    assert task.sentence.startswith("2 comparisons with a near twin that prefers the other side")
+    found = {row["comparison_id"] for row in query(tmp_path, shlex.split(task.command)[2])}
+    assert found == set(queues.queue(version, "twins").ids) == {row.id for row in rows[10:]}
 
 
 def test_twins_stand_side_by_side_with_their_sides_matched(tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ REASONS = {
     "response_off_topic": "a response is off the prompt's topic",
     "wrong_language": "a response is in another language than the prompt",
     "response_too_long": "too long for the training window",
-    "response_too_short": "a response is too short",
     "near_duplicate": "nearly the same comparison is kept",
     "contradicted_by_twin": "nearly the same comparison prefers the other side",
     "preference_cycle": "it closes a circle of preferences",
@@ -106,12 +105,12 @@ def tasks(stats: Stats) -> list[Task]:
                 reason_query("contradictory_votes"),
             )
         )
-    twins = next((row for row in stats["reasons"] if row["reason"] == "contradicting_twin"), None)
+    twins = next((row for row in stats["reasons"] if row["reason"] == "contradicted_by_twin"), None)
     if twins:
         found.append(
             Task(
                 f"{counted(twins['rows'], 'comparison')} with a near twin that prefers the other side: read both.",
-                reason_query("contradicting_twin"),
+                reason_query("contradicted_by_twin"),
             )
         )
     found += [_target(row) for row in stats["targets"] if row["short"]]

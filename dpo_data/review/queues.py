@@ -90,7 +90,7 @@ def _torn(version: Version, _: str, __: Collection[str]) -> Queue:
 
 
 def _twins(version: Version, _: str, __: Collection[str]) -> Queue:
-    ids = _by_coin(version, pl.col("reasons").list.contains("contradicting_twin"))
+    ids = _by_coin(version, pl.col("reasons").list.contains("contradicted_by_twin"))
     shows = "A near twin prefers the other side: one of the two is wrong."
     return Queue("twins", "Twins that contradict each other", shows, ids[:MOST], len(ids))
 
