@@ -57,6 +57,7 @@ def test_counts_splits_and_sources_add_up_to_what_was_planted() -> None:
     assert sources["planted"]["agreement"] == pytest.approx(13 / 15)
     assert sources["planted"]["vote_pairs"] == 15 and sources["planted"]["alpha_comparisons"] == 5
     # Of `other` only `eight` (2 : 2) has several votes: 2 agreeing pairs of 6.
+    assert found["trust"]["agreement"] == pytest.approx((13 + 2) / 21) and found["trust"]["vote_pairs"] == 21
     assert sources["other"]["agreement"] == pytest.approx(2 / 6) and sources["other"]["vote_pairs"] == 6
     assert found["contradictions"] | {"examples": []} == {
         **{"rows": 2, "of": 6, "share": pytest.approx(1 / 3), "quarantined": 0, "examples": []}
@@ -209,6 +210,20 @@ def test_every_example_named_in_stats_has_its_text_in_the_version(tmp_path: Path
     assert set(shown["comparison_id"]) == named
     texts = {row["comparison_id"]: row for row in comparisons_of(rows).to_dicts()}
     assert all(row["response_a"] == texts[row["comparison_id"]]["response_a"] for row in shown.to_dicts())
+
+
+def test_a_ledger_so_large_that_threads_share_it_has_the_stats_of_its_rows() -> None:
+    """Polars cuts frames of some 50,000 rows among its threads, and then refuses what it took for fewer."""
+    table = limits.of(CurationConfig().model_dump(mode="json"))
+    small, times = ledger_of(eight()), 8_000
+    large = pl.concat([small] * times).with_columns(comparison_id=pl.int_range(len(small) * times).cast(pl.String))
+    votes = schema.empty(schema.VOTES)
+    one, many_times = (stats(ledger, votes, slices=("category",), limits=table) for ledger in (small, large))
+    assert many_times["counts"]["kept"] == times * one["counts"]["kept"]
+    assert {row["reason"]: row["rows"] for row in many_times["reasons"]} == {
+        row["reason"]: times * row["rows"] for row in one["reasons"]
+    }
+    assert [row["of"] for row in many_times["borderline"]] == [times * row["of"] for row in one["borderline"]]
 
 
 def test_an_empty_ledger_has_stats_too() -> None:

@@ -41,6 +41,9 @@ def _trust(stats: Stats) -> str:
         f"{number(trust['several_annotators'])} of {number(trust['kept'])} kept pairs rest on several annotators, "
         f"{number(trust['one_vote'])} on a single vote."
     )
+    if trust["vote_pairs"]:
+        pairs = counted(trust["vote_pairs"], "pair")
+        votes += f" Two votes on the same comparison agree in {percent(trust['agreement'])} of {pairs} of votes."
     if trust["expected_share"] is None:
         return f"{votes} How probable each choice is was not measured."
     return (

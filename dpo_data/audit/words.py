@@ -66,6 +66,11 @@ def number(value: float | int | None, digits: int = 2) -> str:
     return f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def trimmed(value: float) -> str:
+    """A measure or its limit to three places, none where it is whole: 0.875, 1024."""
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
 def counted(count: int, noun: str) -> str:
     """A count with its noun: 1 vote, 2 votes."""
     return f"{number(count)} {noun}{'' if count == 1 else 's'}"
@@ -74,6 +79,12 @@ def counted(count: int, noun: str) -> str:
 def overall(stats: Stats, when: str) -> dict[str, Any]:
     """The length bias of all rows, "before" or "after"."""
     return next((row for row in stats["length_bias"][when] if row["slice"] == "all"), {})
+
+
+def length_columns(row: dict[str, Any]) -> str:
+    """The columns of the ledger in which a row of the length bias was measured."""
+    name = "tokens" if row.get("unit") == "tokens" else "chars"
+    return f"{name}_a, {name}_b"
 
 
 def bias(row: dict[str, Any]) -> str:

@@ -56,9 +56,10 @@ def of(config: Mapping[str, Any]) -> Table:
 
 def applies(limit: Mapping[str, Any]) -> pl.Expr:
     """True for the rows that a limit of the table is for."""
-    own = [pl.col(column) == value for column, value in limit["where"].items()]
-    others = [pl.col(column).is_in(values).not_() for column, values in limit["but"].items()]
-    return pl.all_horizontal(pl.lit(True), *own, *others).fill_null(not own)
+    own = [(pl.col(column) == value).fill_null(False) for column, value in limit["where"].items()]
+    others = [pl.col(column).is_in(values).not_().fill_null(True) for column, values in limit["but"].items()]
+    # Nulls are filled column by column: polars 2 fails where a literal is filled in a filter of 50,000 rows.
+    return pl.all_horizontal(pl.lit(True), *own, *others)
 
 
 def _row(measure: str, bound: float, stays: str, reason: str, setting: str) -> dict[str, Any]:

@@ -51,14 +51,15 @@ def stats(
     ledger = ledger.sort("comparison_id").with_columns(kept=KEPT)
     by = [name for name in ("source", "language", *slices) if name in ledger.columns]
     after = length_bias.bias(ledger.filter("kept"), by, weight="weight")
+    sources = by_source(ledger, collapse(votes) if collapsed is None else collapsed)
     numbers = {
         "counts": _counts(ledger, votes, rejects),
         "reasons": reasons(ledger),
         "reason_pairs": reason_pairs(ledger),
         "reason_funnel": funnel(ledger),
         "reason_sets": reason_sets(ledger),
-        "trust": trust(ledger),
-        "sources": by_source(ledger, collapse(votes) if collapsed is None else collapsed),
+        "trust": trust(ledger, sources),
+        "sources": sources,
         "annotators": _annotators(annotators),
         "length_bias": {
             "before": length_bias.bias(ledger, by).to_dicts(),
