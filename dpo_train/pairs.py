@@ -83,6 +83,12 @@ class PairSet:
         counts = pc.list_value_length(self.tokens.data.column(f"{part}_tokens")).to_numpy()
         return np.asarray(counts[self.kept], dtype=np.int64)
 
+    @property
+    def longest(self) -> int:
+        """Input tokens of the longest prompt with a response behind it; 0 without pairs."""
+        responses = np.maximum(self.tokens_of("chosen"), self.tokens_of("rejected"))
+        return int((self.tokens_of("prompt") + responses - 1).max(initial=0))
+
     def metadata(self, indices: Sequence[int]) -> pa.Table:
         """Every column of some pairs; prompt, chosen and rejected as text (of a single response, one is empty)."""
         table = self.rows.select(self.kept[np.asarray(indices, dtype=np.int64)]).with_format("arrow")[:]

@@ -25,12 +25,13 @@ from dpo_train.cautions import check_surroundings, notes
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.metrics import Measured
-from dpo_train.model import Policy, choose_path, open_policy
+from dpo_train.model import Policy, open_policy
 from dpo_train.pair_log import PairLog
 from dpo_train.pairs import SPLITS, PairSet, open_pairs, preflight
 from dpo_train.reference import check_start, fingerprint, per_token
 from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
+from dpo_train.ways import choose_way
 
 logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens of a forward pass: guesses; token_budget sets it
@@ -132,7 +133,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         )
 
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
-    slower = choose_path(policy, training.encoded(middle))
+    slower = choose_way(policy, training.encoded(middle), max(pairs.longest for pairs in sets.values()))
     said = ([slower] if slower else []) + notes(config, training, sets["validation"])
     for note in said:
         logger.warning(note)

@@ -28,8 +28,9 @@ from dpo_train.encoding import tokenizer_fingerprint
 from dpo_train.logprobs import Sums
 from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.losses.contract import PREFIXES, PairLoss
-from dpo_train.model import Policy, tolerance
+from dpo_train.model import Policy
 from dpo_train.pairs import PairSet, Rows
+from dpo_train.ways import tolerance
 
 Floats = npt.NDArray[np.float64]
 COLUMNS = ("chosen", "rejected", "chosen_prefix", "rejected_prefix")
@@ -188,7 +189,7 @@ def _compute(policy: Policy, pairs: Rows, indices: Indices, budget: int, into: R
 
 def _folder(policy: Policy) -> str:
     precision = "autocast" if policy.autocast else str(policy.dtype)
-    text = f"{policy.weights} {precision} {policy.path} {policy.device.type}"
+    text = f"{policy.weights} {precision} {policy.way} {policy.device.type}"
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 

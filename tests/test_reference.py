@@ -9,14 +9,13 @@ import pytest
 import tiny
 import torch
 
-from dpo_train.attention import span
 from dpo_train.batches import EncodedPair
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
 from dpo_train.losses import Sigmoid
-from dpo_train.model import Policy, choose_path, fingerprint_of, wrap
+from dpo_train.model import Policy, fingerprint_of, wrap
 from dpo_train.pairs import PairSet, open_pairs
 from dpo_train.reference import Reference, check_start, reference
 from dpo_train.scoring import Known, Scoring
@@ -193,23 +192,6 @@ def test_swapping_the_answers_negates_the_margin() -> None:
         there, back = scorer.score([pair]), scorer.score([EncodedPair(pair.prompt, pair.rejected, pair.chosen)])
     difference = (there.chosen - there.rejected) + (back.chosen - back.rejected)
     assert difference.abs().item() < 1e-5
-
-
-def test_a_model_on_which_sharing_does_not_hold_falls_back_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = [EncodedPair([1, 2, 3], [4, 5, 257], [6, 7, 8, 257])]
-    good = policy()
-    assert choose_path(good, pair) is None and good.path == "shared"
-    leaky = policy()
-    monkeypatch.setattr("dpo_train.batches.span", lambda *parts: span(*parts)._replace(main=sum(parts[:3]), rejected=0))
-    said = choose_path(leaky, pair)
-    assert leaky.path != "shared"
-    assert said is not None and "shared: log-probabilities differ" in said
-    windowed = policy()
-    windowed.network.config.layer_types = ["sliding_attention", "full_attention"]
-    monkeypatch.undo()
-    said = choose_path(windowed, pair)
-    assert windowed.path == "apart"
-    assert said is not None and "sliding_attention" in said
 
 
 def test_pairs_without_a_prompt_group_are_grouped_by_their_prompt(tmp_path: Path) -> None:

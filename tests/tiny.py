@@ -95,8 +95,7 @@ def version(store: Path, train: int = 24, validation: int = 8, test: int = 6, na
 
 def unpaired_version(store: Path, train: int = 12, validation: int = 6, test: int = 4, name: str = "thumbs") -> Path:
     """A published version's unpaired shards: both sides of so many pairs a split, and one more desirable response."""
-    folder = store / "versions" / name
-    (folder / "unpaired").mkdir(parents=True)
+    splits = {}
     for split, first, count in (("train", 0, train), ("validation", 1000, validation), ("test", 2000, test)):
         pairs = [row(number, split) for number in range(first, first + count)]
         rows = [
@@ -110,21 +109,19 @@ def unpaired_version(store: Path, train: int = 12, validation: int = 6, test: in
             for pair in pairs
             for side in ("chosen", "rejected")
         ]
-        rows.append({**rows[0], "row_id": f"{split}-thumb", "completion": rows[2]["completion"]})
-        columns = {name: _array(name, [one[name] for one in rows]) for name in rows[0]}
-        pq.write_table(pa.table(columns), folder / "unpaired" / f"{split}-00000-of-00001.parquet")
-    return folder
+        splits[split] = [*rows, {**rows[0], "row_id": f"{split}-thumb", "completion": rows[2]["completion"]}]
+    return write_version(store / "versions" / name, splits, "unpaired")
 
 
-def write_version(folder: Path, rows: dict[str, list[dict[str, Any]]]) -> Path:
-    """Shards of the given rows, at most 12 pairs each."""
-    (folder / "pairs").mkdir(parents=True, exist_ok=True)
+def write_version(folder: Path, rows: dict[str, list[dict[str, Any]]], kind: str = "pairs") -> Path:
+    """Shards of the given rows, at most 12 rows each."""
+    (folder / kind).mkdir(parents=True, exist_ok=True)
     for split, all_rows in rows.items():
         parts = [all_rows[start : start + 12] for start in range(0, len(all_rows), 12)]
         for place, part in enumerate(parts):
             columns = {name: [one[name] for one in part] for name in part[0]}
             table = pa.table({name: _array(name, values) for name, values in columns.items()})
-            pq.write_table(table, folder / "pairs" / f"{split}-{place:05d}-of-{len(parts):05d}.parquet")
+            pq.write_table(table, folder / kind / f"{split}-{place:05d}-of-{len(parts):05d}.parquet")
     return folder
 
 

@@ -1,0 +1,105 @@
+"""The ways to score pairs with a model, fast to slow, and which of them holds for it, tried before the first step.
+
+"shared" lays whole pairs in one row, "apart" gives each response a row of its own, and both put the head on scored
+positions only; "whole logits" is the model's own forward pass with the attention it was opened with, and right by
+definition. The surprise: what a few short pairs cannot show is asked otherwise: a window of attention shorter than the
+longest response of the configuration, and leaks between responses by rewriting one and looking at the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpo_train.batches import EncodedPair, opening
+from dpo_train.logprobs import Sums
+from dpo_train.model import Policy, Way
+
+WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+
+
+def choose_way(policy: Policy, pairs: Sequence[EncodedPair], longest: int) -> str | None:
+    """Check the fast ways of scoring against the model's own logits on a few pairs and keep the first that holds.
+
+    `longest` is the number of input tokens, prompt and response, of the longest response that will be scored. Returns
+    None, or a sentence saying what was given up and why.
+    """
+    ways: list[Way] = ["shared", "apart"] if policy.way == "shared" else ["apart"]
+    given_up: list[str] = []
+    with torch.inference_mode():
+        right = policy.score(pairs, "whole logits")
+        for way in ways:
+            fault = _fault(policy, way, pairs, right, longest)
+            if fault is None:
+                policy.way = way
+                break
+            given_up.append(f"{way}: {fault}")
+        else:
+            policy.way = "whole logits"
+    if not given_up:
+        return None
+    return f"Scoring falls back to '{policy.way}', which is slower: {'; '.join(given_up)}."
+
+
+def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums, longest: int) -> str | None:
+    """What is wrong with a way of scoring, or None."""
+    precision = torch.bfloat16 if policy.autocast else policy.dtype
+    limit = tolerance(precision, max(len(response) for pair in pairs for response in pair[1:]))
+    if way == "shared" and (windowed := short_window(policy.network.config.get_text_config(), longest)):
+        return windowed
+    try:
+        off = float(widest_difference(policy.score(pairs, way), right))
+        moved = _moved_by_rival(policy, pairs) if way == "shared" else 0.0
+    except (TypeError, AttributeError, RuntimeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    if not off <= limit:
+        return f"log-probabilities differ by {off:.2g} nats, at most {limit:.2g} is rounding"
+    if not moved <= limit / 10:
+        return f"a response moved by {moved:.2g} nats when another one in its row was rewritten"
+    return None
+
+
+def _moved_by_rival(policy: Policy, pairs: Sequence[EncodedPair]) -> float:
+    """By how many nats others move when the first chosen response is rewritten in place; rounding stays as it was."""
+    first, *others = pairs
+    stays = opening(first) + 1
+    rewritten = [*first.chosen[:stays], *(first.chosen[stays - 1] for _ in first.chosen[stays:])]
+    before = policy.score(pairs, "shared")
+    after = policy.score([first._replace(chosen=rewritten), *others], "shared")
+    moved = torch.cat([before.rejected - after.rejected, before.chosen[1:] - after.chosen[1:]])
+    return float(moved.abs().max())
+
+
+def short_window(config: Any, longest: int) -> str | None:
+    """Why a row of whole pairs, in which every token sees its whole past, is not what the model does; or None.
+
+    A window that holds the longest response is none. Layers that keep a state instead of attending would carry it from
+    one response to the next.
+    """
+    kinds = set(getattr(config, "layer_types", None) or [])
+    strange = kinds - {"full_attention"} - WINDOWS.keys()
+    if strange:
+        return f"the model has layers of type {', '.join(sorted(strange))}"
+    for kind, name in WINDOWS.items():
+        width = getattr(config, name, None)
+        used = kind in kinds or (width is not None and not kinds)  # Mistral names no types: every layer has it
+        if used and (width is None or width < longest):
+            return f"its attention has a window ({name} {width}), and the longest response ends at token {longest}"
+    return None
+
+
+def widest_difference(left: Sums, right: Sums) -> Tensor:
+    """The largest difference between two scorings of the same pairs, in nats."""
+    return torch.stack([(left.chosen - right.chosen).abs().max(), (left.rejected - right.rejected).abs().max()]).max()
+
+
+def tolerance(dtype: torch.dtype, tokens: int) -> float:
+    """Nats by which two equal computations of a sum over `tokens` may differ by rounding alone.
+
+    Rounding errors add like a random walk; the factors are ten times what was seen on Llama-type models.
+    """
+    per_token = {torch.float64: 1e-9, torch.float32: 2e-4}.get(dtype, 0.1)
+    return float(per_token * max(1, tokens) ** 0.5)

@@ -1,0 +1,129 @@
+"""Models of many families, of a few thousand random weights: exact in whole pairs, or a slower way is taken aloud."""
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from dpo_train.attention import span
+from dpo_train.batches import EncodedPair
+from dpo_train.config import TrainConfig
+from dpo_train.logprobs import Sums
+from dpo_train.model import Policy, wrap
+from dpo_train.ways import choose_way, widest_difference
+
+SIZES = {
+    "vocab_size": 258,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+    "bos_token_id": 256,
+    "eos_token_id": 257,
+    "pad_token_id": 257,
+}
+HEADS = {"head_dim": 16}
+WINDOW = {"sliding_window": 16}
+OLD = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}
+# family, its own sizes, the way that holds, what is said of the ways that do not
+FAMILIES: list[tuple[str, dict[str, Any], str, str]] = [
+    ("llama", {}, "shared", ""),
+    ("qwen2", {}, "shared", ""),
+    ("qwen3", HEADS, "shared", ""),
+    ("gpt2", OLD, "shared", ""),
+    ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}, "shared", ""),
+    ("phi", {}, "shared", ""),
+    ("gemma", HEADS, "shared", ""),
+    ("gpt_neox", {}, "shared", ""),
+    ("mixtral", {"num_local_experts": 4, "sliding_window": None}, "shared", ""),
+    ("mistral", {"sliding_window": None}, "shared", ""),
+    ("mistral", {"sliding_window": 54}, "shared", ""),
+    ("mistral", {"sliding_window": 53}, "apart", "(sliding_window 53), and the longest response ends at token 54"),
+    ("phi3", WINDOW, "apart", "window"),
+    ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "apart", "window"),
+    ("gemma3_text", {"query_pre_attn_scalar": 16, **HEADS, **WINDOW}, "apart", "window"),
+    ("llama4_text", {"attention_chunk_size": 16, "intermediate_size_mlp": 64, "num_local_experts": 2, **HEADS},
+     "whole logits", "window"),
+    # caps scores, which torch's attention cannot, and logits, which a bare head does not
+    ("gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0, **HEADS}, "whole logits", "softcap"),
+    ("cohere", {"logit_scale": 0.5}, "whole logits", "nats"),
+    ("granite", {"logits_scaling": 4.0}, "whole logits", "nats"),
+    ("stablelm", {}, "apart", "nats"),  # does not hand keyword arguments down to its attention
+    ("bloom", {"n_layer": 2, "n_head": 2}, "apart", "computes its attention by itself"),
+    ("falcon", {"alibi": True}, "apart", "computes its attention by itself"),
+    ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 2}, "apart", "computes its attention by itself"),
+    ("mamba", {"state_size": 8}, "apart", "linear_attention"),
+    ("jamba", {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 8}, "apart",
+     "linear_attention"),
+]  # fmt: skip
+
+
+def some(seed: int, count: int) -> list[int]:
+    return torch.randint(3, 250, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+SHORT = [
+    EncodedPair(some(0, 3), [*some(1, 4), 257], [*some(2, 6), 257]),
+    EncodedPair(some(3, 4), [7, *some(4, 3), 257], [7, *some(5, 2), 257]),
+]
+LONG = [EncodedPair(some(6, 29), [*some(7, 20), 257], [*some(8, 25), 257]), SHORT[1], EncodedPair([5], [6, 257], [8])]
+LONGEST = 29 + 26 - 1
+
+
+def policy(family: str, sizes: dict[str, Any], dtype: torch.dtype = torch.float32) -> Policy:
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SIZES, **sizes})).eval()
+    config = TrainConfig(use_cpu=True, use_peft=False)
+    return wrap(config, network.to(dtype), tiny.tokenizer(), {"model": family}, torch.device("cpu"))
+
+
+def textbook(network: Any, pairs: list[EncodedPair]) -> Sums:
+    """Σ log p(token) by the model's own forward, one unpadded sequence at a time."""
+
+    def one(prompt: Any, response: Any) -> torch.Tensor:
+        ids = torch.tensor([[*prompt, *response]])
+        logps = network(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1)
+        return logps.gather(1, ids[0, 1:, None])[len(prompt) - 1 :].sum()
+
+    return Sums(*(torch.stack([one(pair.prompt, pair[side]) for pair in pairs]) for side in (1, 2)))
+
+
+@pytest.mark.parametrize(("family", "sizes", "way", "said"), FAMILIES, ids=lambda value: str(value)[:24])
+def test_a_family_is_scored_exactly_and_aloud_where_slower(
+    family: str, sizes: dict[str, Any], way: str, said: str
+) -> None:
+    scorer = policy(family, sizes)
+    with torch.no_grad():
+        expected = textbook(scorer.network, LONG)  # as transformers opened it, before anything was set
+        told = choose_way(scorer, SHORT, LONGEST)
+        found = scorer.score(LONG)
+    assert (scorer.way, told is None) == (way, way == "shared")
+    assert told is None or (said in told and f"falls back to '{way}'" in told)
+    assert float(widest_difference(found, expected)) < 5e-4
+    assert expected.chosen[0] < -20  # nothing here is trivially equal
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_in_which_responses_see_each_other_is_found_in_any_precision(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    sound, leaky = (
+        policy("llama", {"initializer_range": 0.02}, dtype),
+        policy("llama", {"initializer_range": 0.02}, dtype),
+    )
+    assert choose_way(sound, LONG, LONGEST) is None and sound.way == "shared"
+    monkeypatch.setattr("dpo_train.batches.span", lambda *parts: span(*parts)._replace(main=sum(parts[:3]), rejected=0))
+    told = choose_way(leaky, LONG, LONGEST)
+    assert leaky.way != "shared" and told is not None and told.count("nats") == 1
+
+
+def test_without_sharing_no_pair_shares_a_row() -> None:
+    scorer = policy("llama", {})
+    scorer.way = "apart"
+    assert choose_way(scorer, SHORT, LONGEST) is None
+    assert scorer.way == "apart"
