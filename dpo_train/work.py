@@ -141,7 +141,7 @@ class Stopwatch:
             "pairs_per_second": self.pairs / self.seconds,
             "tokens_per_second": self.tokens / self.seconds,
             "work_ratio": self.done / self.needed,
-            "share_of_matmul_peak": self.needed / self.seconds / matmul_rate(network),
+            "share_of_matmul_peak": self.needed / self.seconds / matmul_rate(network, min(0.3, self.seconds / 50)),
             "peak_memory_gb": peak_memory() / 2**30,
         }
 

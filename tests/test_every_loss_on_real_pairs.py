@@ -29,6 +29,7 @@ MIXTURES = [
 SINGLE = [{"loss_type": loss.model_fields["loss_type"].default} for loss in losses_of(Loss) if loss is not Mixture]
 WITH_KNOBS = [
     {"loss_type": "sigmoid", "label_smoothing": 0.1, "ld_alpha": 0.5, "length_penalty": 0.01, "use_weighting": True},
+    {"loss_type": "sigmoid", "soft_labels": True},
     {"loss_type": "sigmoid", "f_divergence_type": "js_divergence"},
     {"loss_type": "bco_pair", "delta": "running_mean"},
 ]

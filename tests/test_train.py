@@ -17,7 +17,7 @@ from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
-from dpo_train.losses import Aot, Loss, Mixture, Sigmoid, losses_of
+from dpo_train.losses import Aot, Sigmoid
 from dpo_train.model import wrap
 from dpo_train.pairs import open_pairs
 from dpo_train.reference import reference
@@ -148,30 +148,6 @@ def test_base_weights_are_untouched_by_adapter_training_and_moved_by_full_fine_t
     assert checkpoints.read_state(kept)["step"] == summary.best_step
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "full" / "model")
     assert fingerprint_of(opened) != fingerprint_of(AutoModelForCausalLM.from_pretrained(model))
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        {"loss_type": "sigmoid", "label_smoothing": 0.1, "soft_labels": True},
-        {"loss_type": "sigmoid", "ld_alpha": 0.5},
-        {"loss_type": "hinge", "use_weighting": True},
-        *({"loss_type": loss.model_fields["loss_type"].default} for loss in losses_of(Loss) if loss is not Mixture),
-        {"loss_type": "mixture", "terms": [{"loss_type": "sigmoid"}, {"loss_type": "sft"}], "loss_weights": [1, 0.1]},
-    ],
-    ids=lambda loss: "-".join(map(str, loss.values()))[:30],
-)
-def test_every_loss_trains_from_where_it_says_it_starts(
-    place: tuple[Path, Path], tmp_path: Path, loss: dict[str, Any]
-) -> None:
-    model, version = place
-    config = settings(model, loss=loss, max_steps=3, eval_steps=3, probe_pairs=2)
-    if config.loss.shards == "unpaired":
-        version = tiny.unpaired_version(tmp_path)
-    summary = train(config, version, tmp_path / "run")
-    rows = metrics(tmp_path / "run", "train")
-    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
-    assert summary.steps == 3
 
 
 def test_a_window_loss_has_the_gradient_of_its_window_however_cut(place: tuple[Path, Path], tmp_path: Path) -> None:
