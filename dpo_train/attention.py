@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dpo_train import cpu_attention
+
 NAME = "whole_pairs"
 
 
@@ -52,15 +54,23 @@ def whole_pairs(
     if spans is None:
         result: tuple[Tensor, None] = sdpa(module, query, key, value, attention_mask, **options)
         return result
+    fast = cpu_attention.fits(query, key)
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+
+    def read(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        if fast:
+            return cpu_attention.attend(queries, keys, values, scale)
+        return sdpa(module, queries, keys, values, mask, **options)[0]  # type: ignore[no-any-return]
+
     sizes = [size for one in spans for size in (one.main, one.rejected)]
     queries, keys, values = (torch.split(part, sizes, dim=2) for part in (query, key, value))
     parts: list[Tensor] = []
     for number, one in enumerate(spans):
         main, rest = 2 * number, 2 * number + 1
-        parts.append(sdpa(module, queries[main], keys[main], values[main], None, **options)[0])
+        parts.append(read(queries[main], keys[main], values[main], None))
         if one.rejected:
             seen = [torch.cat([part[main][:, :, : one.prefix], part[rest]], 2) for part in (keys, values)]
-            parts.append(sdpa(module, queries[rest], *seen, one.mask, **options)[0])
+            parts.append(read(queries[rest], seen[0], seen[1], one.mask))
     return torch.cat(parts, 1), None
 
 

@@ -9,6 +9,7 @@ addition. The surprise: no weight is copied, since oneDNN reads a transposed vie
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class FastLinear(nn.Linear):
         return product(input, self.weight, self.bias)
 
 
+@cache
 def usable(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether oneDNN takes these products and gives the right sums here: tried on a small one, forward."""
     if device.type != "cpu" or dtype != torch.float32:
