@@ -9,7 +9,6 @@ stayed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -190,30 +189,6 @@ def _encode(encoder: Encoder, batch: Mapping[str, Any], kind: Shards) -> list[En
             raise TrainError(f"unpaired row {name} has no label: expected true or false. Publish it anew.")
         return encoder.encode_single(batch["prompt"], batch["completion"], batch["label"])
     return encoder.encode(batch["prompt"], batch["chosen"], batch["rejected"])
-
-
-def preflight(sets: Sequence[PairSet]) -> dict[str, Any]:
-    """What happened to the pairs on their way to tokens, split by split, plain counts."""
-    return {pairs.split: _preflight(pairs) for pairs in sets}
-
-
-def _preflight(pairs: PairSet) -> dict[str, Any]:
-    table = pairs.tokens.data.select([name for name in pairs.tokens.column_names if not name.endswith("_tokens")])
-    kept = {name: np.asarray(table.column(name).to_pylist())[pairs.kept] for name in table.column_names}
-    dropped = Counter(reason for reason in pairs.reasons if reason)
-    return {
-        "pairs": len(pairs.reasons),
-        "kept": len(pairs),
-        "dropped": dict(sorted(dropped.items())),
-        "merged_boundaries": int(kept["merged_boundary"].sum()),
-        "cut": {side: int((kept[f"cut_{side}"] > 0).sum()) for side in ("chosen", "rejected")},
-        "tokens_cut": {side: int(kept[f"cut_{side}"].sum()) for side in ("chosen", "rejected")},
-        "without_end_of_turn": {
-            side: int((~kept[f"end_{side}"].astype(bool)).sum()) for side in ("chosen", "rejected")
-        },
-        "longest_row": int(pairs.lengths.max(initial=0)),
-        "mean_row": round(float(pairs.lengths.mean()), 1) if len(pairs) else None,
-    }
 
 
 _HOW_TO_GET: dict[Shards, str] = {

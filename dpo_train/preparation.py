@@ -27,7 +27,8 @@ from dpo_train.encoding import Encoder
 from dpo_train.metrics import Measured
 from dpo_train.model import Policy, open_policy
 from dpo_train.pair_log import PairLog
-from dpo_train.pairs import SPLITS, PairSet, open_pairs, preflight
+from dpo_train.pairs import SPLITS, PairSet, open_pairs
+from dpo_train.preflight import preflight, sentences
 from dpo_train.reference import check_start, fingerprint, per_token
 from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
@@ -128,13 +129,13 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         write_json(run / "preflight.json", checked)
     training = sets["train"]
     if not len(training):
-        raise TrainError(
-            f"{version}: no training pair can be used: {checked['train']}. Raise max_length, or look at the audit."
-        )
+        why = " ".join(sentences({"train": checked["train"]}, config.max_length)) or "The shards hold none."
+        raise TrainError(f"{version}: no training pair can be used. {why} Raise max_length, or look at the audit.")
 
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
     slower = choose_way(policy, training.encoded(middle), max(pairs.longest for pairs in sets.values()))
-    said = ([slower] if slower else []) + notes(config, training, sets["validation"])
+    said = [*sentences(checked, config.max_length), *([slower] if slower else [])]
+    said += notes(config, training, sets["validation"])
     for note in said:
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])

@@ -30,6 +30,7 @@ from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.losses.contract import PREFIXES, PairLoss
 from dpo_train.model import Policy
 from dpo_train.pairs import PairSet, Rows
+from dpo_train.terminal import bar
 from dpo_train.ways import tolerance
 
 Floats = npt.NDArray[np.float64]
@@ -63,13 +64,21 @@ def fingerprint(policy: Policy) -> dict[str, str]:
     }
 
 
-def scored(policy: Policy, pairs: Rows, indices: Indices, budget: int) -> Iterator[tuple[Indices, Sums]]:
+def scored(
+    policy: Policy, pairs: Rows, indices: Indices, budget: int, what: str = "score"
+) -> Iterator[tuple[Indices, Sums]]:
     """Log-probabilities of the pairs at `indices`, a forward pass at a time, without gradient, longest first."""
-    with torch.inference_mode(), memory_of(pairs, indices, budget):
+    tokens = int(pairs.lengths[indices].sum())
+    with (
+        torch.inference_mode(),
+        memory_of(pairs, indices, budget),
+        bar(tokens, f"{what} {pairs.split}", "tok", stays=False) as shown,
+    ):
         for group in cut(pairs.lengths[indices], budget):
             places = indices[group]
             sums = policy.score(pairs.encoded(places))
             _check_finite(sums, pairs, places)
+            shown.update(int(pairs.lengths[places].sum()))
             yield places, sums
 
 
@@ -179,7 +188,7 @@ def _compute(policy: Policy, pairs: Rows, indices: Indices, budget: int, into: R
     needs, policy.needs = policy.needs, PREFIXES  # always with the prefixes, so that a sweep of ld_alpha finds them too
     try:
         with policy.as_reference():
-            for places, sums in scored(policy, pairs, indices, budget):
+            for places, sums in scored(policy, pairs, indices, budget, "reference of"):
                 for column, value in zip(into, sums, strict=False):
                     assert value is not None
                     column[places] = value.double().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Progress bars of the libraries underneath: shown to a person at a terminal, kept out of logs and pipes.
+"""Progress bars, our own and those of the libraries underneath: for a person at a terminal, kept out of logs and pipes.
 
 transformers, its GGUF reader, the Hub and `datasets` each draw bars of their own. They are turned off for a while and
 put back as they were, so that a program that imports this package keeps its settings. Whatever opens or writes a model
@@ -7,9 +7,19 @@ or a data set is decorated with `@quiet_bars()`, so that benches and scripts tha
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+
+def bar(total: int, what: str, unit: str, done: int = 0, stays: bool = True) -> Any:
+    """A progress bar with the time left; of several processes at one terminal only the first draws it."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    quiet = None if os.environ.get("LOCAL_RANK", "0") == "0" else True  # None: shown at a terminal only
+    return tqdm(total=total, initial=done, desc=what, unit=unit, leave=stays, disable=quiet, dynamic_ncols=True)
 
 
 @contextmanager

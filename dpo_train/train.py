@@ -11,8 +11,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from dpo_train import checkpoints
 from dpo_train.account.accounting import Account, open_account
 from dpo_train.batches import rate_factor
@@ -26,6 +24,7 @@ from dpo_train.pair_log import PairLog, write_metadata
 from dpo_train.preparation import Job, Standing, prepare, resume_from, save_checkpoint, write_json
 from dpo_train.records import Records
 from dpo_train.stopping import Evaluation, candidates, flattened
+from dpo_train.terminal import bar
 from dpo_train.work import Stopwatch
 
 
@@ -64,7 +63,7 @@ def train(
     watch = Stopwatch(job.policy.counter, job.accelerator.num_processes)
     started = time.perf_counter()
     stop = _flattened(job, standing)  # of a run that had stopped early and died before its summary
-    bar = tqdm(total=job.total, initial=standing.step, desc="train", unit="step", disable=None)
+    progress = bar(job.total, "train", "step", standing.step)
 
     with listening(run, job.total) as requests:
         while standing.step < job.total and stop is None:
@@ -90,8 +89,8 @@ def train(
 
             row = means(measured)
             records.add("train", standing.step, row | {"grad_norm": norm, "learning_rate": rate})
-            bar.set_postfix({"loss": f"{row['loss']:.4f}", "margin": f"{row['rewards/margins']:.3f}"}, refresh=False)
-            bar.update()
+            progress.set_postfix_str(_glance(row, watch), refresh=False)
+            progress.update()
 
             last = standing.step == job.total
             if standing.step % job.eval_every == 0 or last:
@@ -107,12 +106,18 @@ def train(
             if asked and not last:
                 raise Interrupted(run, job.total, asked)
 
-    bar.close()
+    progress.close()
     seconds = time.perf_counter() - started
     if account is not None and job.accelerator.is_main_process:
         account.write(run / "attribution.parquet")
     reason = stop or "all planned steps were taken"
     return _finish(job, standing, log, reason, {"seconds": seconds, **watch.told(job.policy.network)})
+
+
+def _glance(row: dict[str, float], watch: Stopwatch) -> str:
+    """What the progress bar says of the last step, and how fast all of them went."""
+    margin, right = row["rewards/margins"], row["rewards/accuracies"]
+    return f"loss {row['loss']:.3f}, margin {margin:+.3f}, {right:.0%} right, {watch.tokens / watch.seconds:.0f} tok/s"
 
 
 def _begin(job: Job, log: PairLog, resume: bool) -> Standing:

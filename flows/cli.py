@@ -126,7 +126,7 @@ def train(
         expected = estimate(config, open_version(store, version).path)
         answer(expected, as_json, plan_lines(expected))
         return
-    with working("train"):
+    with working("train", own_bars=True):
         summary = _flow("train", work, store, no_prefect, config, version)
     answer(summary, as_json, train_lines(summary))
 
@@ -148,7 +148,7 @@ def report(
     folder = find_run(store, run)
     confirmed = None
     if confirm is not None:
-        with working("confirm"):
+        with working("confirm", own_bars=True):
             confirmed = confirm_slice(store, folder, confirm, keep, seeds)
     written = page.write(folder)
     lines = [*report_lines(folder), *confirmed_lines(confirmed), f"report  {written}"]
@@ -170,7 +170,7 @@ def retrain(
 
     loaded = load(recipe, sets or ())
     config = train_config(loaded, str(recipe))
-    with working("retrain"):
+    with working("retrain", own_bars=True):
         summary = _flow("retrain", work, store, no_prefect, loaded, config)
     answer(summary, as_json, retrain_lines(summary))
 

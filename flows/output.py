@@ -39,9 +39,9 @@ def inert(text: str) -> str:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """A spinner with the time passed, when a person watches stderr."""
-    if not sys.stderr.isatty():
+def working(what: str, own_bars: bool = False) -> Iterator[None]:
+    """A spinner with the time passed, when a person watches stderr, unless the work draws bars of its own."""
+    if own_bars or not sys.stderr.isatty():
         aside.print(f"{what} …", markup=False)
         yield
         return

@@ -9,7 +9,8 @@ import tiny
 
 from dpo_train.config import TrainError
 from dpo_train.encoding import Encoded, Encoder, tokenizer_fingerprint
-from dpo_train.pairs import open_pairs, preflight
+from dpo_train.pairs import open_pairs
+from dpo_train.preflight import preflight, sentences
 
 
 def encode(chosen: str, rejected: str, prompt: str = "Hi", template: str = tiny.CHATML, **changes: Any) -> Encoded:
@@ -102,6 +103,37 @@ def test_pre_flight_counts_every_pair_once(tmp_path: Path) -> None:
     assert told["dropped"] == {"chosen_too_long": 1, "identical_after_truncation": 1, "rejected_too_long": 1}
     assert pairs.pair_ids == ["train-0000"]
     assert pairs.metadata([0])["chosen"].to_pylist() == ["Yes, 0."]
+
+
+def test_pre_flight_says_which_side_and_which_slice_a_cut_takes_from(tmp_path: Path) -> None:
+    long = [{"role": "assistant", "content": "x" * 900}]
+    # every third row is of category "code": there rejected answers are long, and one chosen
+    rows = [tiny.row(k, **({"rejected": long} if k % 3 == 2 else {})) for k in range(30)]
+    rows[2] |= {"chosen": [{"role": "assistant", "content": "y" * 900}]}
+    version = tiny.write_version(tmp_path / "v", {"train": rows})
+    told = {}
+    for mode in ("drop", "keep_start"):
+        pairs = open_pairs(version, "train", Encoder(tiny.tokenizer(), 400, mode), tmp_path / "cache")
+        told[mode] = preflight([pairs])
+    cut = told["keep_start"]["train"]
+    assert cut["cut"] == {"chosen": 1, "rejected": 10} == cut["without_end_of_turn"]
+    worst = {"axis": "category", "slice": "code", "pairs": 10, "dropped": 0, "cut_chosen": 1, "cut_rejected": 10}
+    assert cut["slices"][0] == worst
+    (said,) = sentences(told["keep_start"], 400)
+    assert "chosen 1, rejected 10 responses are cut" in said and "most in category = code (10 of 10)" in said
+    (said,) = sentences(told["drop"], 400)
+    assert "10 of 30 pairs are left out (both too long 1, rejected too long 9)" in said
+    assert "most in category = code (10 of 10)" in said
+
+
+def test_pre_flight_names_a_pair_whose_border_a_token_spans_and_is_silent_about_a_sound_set(tmp_path: Path) -> None:
+    thinking = tiny.CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>{% endif %}")
+    version = tiny.version(tmp_path)
+    for template, count in ((tiny.CHATML, 0), (thinking, 1)):
+        encoder = Encoder(tiny.tokenizer(template), 400, "drop")
+        said = sentences(preflight([open_pairs(version, "train", encoder, tmp_path / "cache")]), 400)
+        assert len(said) == count
+    assert "in 24 of 24 pairs a token spans the border" in said[0] and "(pair train-0000)" in said[0]
 
 
 def test_tokens_are_made_once_for_the_same_shards_and_settings(tmp_path: Path) -> None:
