@@ -1,6 +1,8 @@
 """Circles of preferences: found, opened at the least cost, and the same whatever the order of the rows."""
 
+import json
 import math
+from collections import Counter
 from itertools import permutations
 from pathlib import Path
 
@@ -157,3 +159,24 @@ def test_pandalm_has_one_circle(real_data: Path) -> None:
     assert found["cyclic_triads"] == 1
     assert found["prompts_with_circles"] == 1
     assert found["comparisons_to_remove"] == 1
+    assert found["triads"] == 288
+
+
+@pytest.mark.real
+def test_pandalm_has_373_triads_where_a_model_is_a_node_and_ties_do_not_count(real_data: Path) -> None:
+    """The figure others give, by their definition: two models that answer alike stay two, the majority skips ties."""
+    rows = json.loads((real_data / "pandalm" / "testset-v1.json").read_text(encoding="utf-8"))
+    margins: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        one, two = row["cmp_key"].split("_")
+        verdicts = [str(row[f"annotator{n}"]) for n in (1, 2, 3)]
+        margin = verdicts.count("1") - verdicts.count("2")
+        prompt = f"{row['instruction']}\n{row['input']}"
+        margins[prompt, min(one, two), max(one, two)] += margin if one < two else -margin
+    won = [
+        ledger([(one, two, None) if margin > 0 else (two, one, None)], prompt)
+        for (prompt, one, two), margin in margins.items()
+        if margin
+    ]
+    found = cycles.summary(cycles.measure(pl.concat(won)))
+    assert (found["triads"], found["cyclic_triads"]) == (373, 1)
