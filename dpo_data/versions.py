@@ -10,7 +10,7 @@ so it, and the audit page that tells of it, are the two files that the manifest 
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -109,12 +109,16 @@ def publish(
             hidden = folder / f"{_LEFTOVER}{version}"
             hidden.mkdir()
             manifest = {"version": version, **identity, "batches": _sources(opened)}
-            _write(hidden, ledger, opened, config, shard_settings, manifest)
-            _compare(hidden, ledger, before)
-            _write_audit(hidden)
-            durable.write_json(hidden / "manifest.json", manifest)
-            durable.sync_folder(hidden)
-            hidden.replace(folder / version)
+            try:
+                _write(hidden, ledger, opened, config, shard_settings, manifest)
+                _compare(hidden, ledger, before)
+                _write_audit(hidden)
+                durable.write_json(hidden / "manifest.json", manifest)
+                durable.sync_folder(hidden)
+                hidden.replace(folder / version)
+            except BaseException:
+                shutil.rmtree(hidden, ignore_errors=True)  # a full disk needs the room now
+                raise
             durable.sync_folder(folder)
         _point(store, version=version)
     return Version(version, folder / version, created)
@@ -167,6 +171,17 @@ def make_current(store: Path, version: str) -> Version:
     with _only_publisher(store / "versions"):
         _point(store, version=found.id)
     return found
+
+
+def remove(store: Path, versions: Iterable[str]) -> None:
+    """Take versions away for good, each by one rename first; the current one never. Raises `DataError`."""
+    with _only_publisher(store / "versions"):
+        for version in versions:
+            if version == read_pointer(store).get("version"):
+                raise DataError(f"Version {version} became current meanwhile and stays. Ask again what may go.")
+            hidden = store / "versions" / f"{_LEFTOVER}removed-{version}"
+            (store / "versions" / version).replace(hidden)
+            shutil.rmtree(hidden)
 
 
 def set_champion(store: Path, run: str) -> None:

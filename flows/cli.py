@@ -104,6 +104,32 @@ def forget(
 
 
 @app.command()
+def versions(
+    prune: Annotated[
+        int | None, typer.Option(metavar="KEEP", help="Which versions could go, were only the KEEP newest to stay.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --prune: remove them; without it nothing is touched.")
+    ] = False,
+    store: Store = STORE,
+    as_json: Json = False,
+) -> None:
+    """Every version with its date, rows, parent, size and the runs that used it; with --prune, remove old ones."""
+    from dpo_data.store import retention
+    from flows.schedules import awaited
+    from flows.telling import pruning_lines, version_lines
+
+    if yes and prune is None:
+        raise typer.BadParameter("--yes goes with --prune KEEP")
+    if prune is None:
+        listed = retention.published(store)
+        answer({"versions": [asdict(version) for version in listed]}, as_json, version_lines(listed))
+        return
+    found = (retention.prune if yes else retention.plan)(store, prune, awaited(store))
+    answer({"removed": yes, **asdict(found)}, as_json, pruning_lines(found, yes))
+
+
+@app.command()
 def train(
     recipe: RecipeFile = RECIPE,
     store: Store = STORE,
@@ -214,17 +240,13 @@ def main() -> None:
     """Run a command; a failure is a sentence, not a traceback."""
     try:
         app()
-    except (ValueError, OSError) as error:
-        if os.environ.get("DPO_DEBUG"):
-            raise
-        aside.print(f"dpo: {output.inert(str(error))}", markup=False, style="red")
-        sys.exit(1)
     except Exception as error:
         if os.environ.get("DPO_DEBUG"):
             raise
-        what = f"{type(error).__name__}: {output.inert(str(error))}"
-        aside.print(f"dpo: a fault of the program, not of the data: {what}", markup=False, style="red")
-        aside.print("Nothing half done is visible in the store. DPO_DEBUG=1 shows where it happened.", markup=False)
+        first, *more = output.failure(error)
+        aside.print(f"dpo: {first}", markup=False, style="red")
+        for line in more:
+            aside.print(line, markup=False)
         sys.exit(1)
 
 

@@ -4,6 +4,7 @@ Text of the data passes through `inert` before it reaches a terminal: control ch
 cursor, change its title or hide what follows.
 """
 
+import errno
 import json
 import re
 import sys
@@ -36,6 +37,24 @@ def answer(value: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> Non
 def inert(text: str) -> str:
     """Text without the control characters that a terminal would obey; line ends and tabs stay."""
     return _CONTROL.sub("�", text)
+
+
+def failure(error: Exception) -> list[str]:
+    """What went wrong and what to do, in a line or two; the data's own text is made inert."""
+    said = inert(str(error))
+    # Polars tells of a full disk in words only.
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "(os error 28)" in said:
+        return [
+            f"no space is left on the disk: {said}",
+            "What was published before is as it was. Free some space, or see what `dpo versions --prune 3` would "
+            "remove, then run the same command again: it goes on from the stages that are finished.",
+        ]
+    if isinstance(error, ValueError | OSError):
+        return [said]
+    return [
+        f"a fault of the program, not of the data: {type(error).__name__}: {said}",
+        "Nothing half done is visible in the store. DPO_DEBUG=1 shows where it happened.",
+    ]
 
 
 @contextmanager

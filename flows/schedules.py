@@ -6,12 +6,13 @@ none. Overlapping refreshes are cancelled instead of queued: the next one finds 
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,22 @@ def deployments(recipe: Path, store: Path, cron: str) -> tuple[Any, Any]:
             ],
         ),
     )
+
+
+def awaited(store: Path) -> dict[str, str]:
+    """Versions that a training of this store's own Prefect waits for or works on, each with a word that says so.
+
+    Read from Prefect's database: asking its server would start one. A server elsewhere (PREFECT_API_URL) is not seen.
+    """
+    database = store / "prefect" / "prefect.db"
+    if not database.exists():
+        return {}
+    with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as opened:
+        rows = opened.execute(
+            "select name, json_extract(parameters, '$.version') from flow_run "
+            "where state_type in ('SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')"
+        ).fetchall()
+    return {str(version): f"scheduled training {name} names it" for name, version in rows if version is not None}
 
 
 @contextmanager

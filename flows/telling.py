@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.output import columns, number, percent
+
+if TYPE_CHECKING:
+    from dpo_data.store.retention import Pruning, Published
 
 _REASONS_SHOWN = 12
 
@@ -191,3 +194,36 @@ def _short(value: Any) -> str:
         return number(value)
     text = str(value).replace("\n", " ⏎ ")
     return text if len(text) <= 96 else f"{text[:95]}…"
+
+
+def version_lines(listed: "Sequence[Published]") -> list[str]:
+    """One line a version, the newest first; times are UTC."""
+    rows: list[tuple[str, ...]] = [("version", "published", "comparisons", "kept", "parent", "MB", "runs")]
+    rows += [
+        (
+            f"{version.id}{' (current)' if version.current else ''}",
+            f"{version.at:%Y-%m-%d %H:%M}",
+            str(version.comparisons),
+            str(version.kept),
+            version.parent or "none",
+            f"{version.bytes / 1e6:.1f}",
+            ", ".join(version.runs) or "none",
+        )
+        for version in listed
+    ]
+    return columns(rows, indent="")
+
+
+def pruning_lines(found: "Pruning", removed: bool) -> list[str]:
+    """What went or would go, what stays and why, and how to go on."""
+    word = "removed" if removed else "would go"
+    lines = [f"{word:<9} version {version}" for version in found.versions]
+    lines += [f"{word:<9} {cache}" for cache in found.caches]
+    lines += [f"stays     version {version}: {why}" for version, why in found.stays.items()]
+    if not found.versions and not found.caches:
+        return [*lines, "Nothing to remove."]
+    freed = f"{found.bytes / 1e6:.1f} MB"
+    return [
+        *lines,
+        f"{freed} freed." if removed else f"{freed} would be freed. Nothing was touched: add --yes to remove.",
+    ]

@@ -1,5 +1,6 @@
 """Publishing is atomic, idempotent and byte-identical; a version opens as it was written."""
 
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from dpo_data.agreement import AgreementLimits
 from dpo_data.schema import DataError
 from dpo_data.store.gates import PublishGates
 from dpo_data.store.shards import SLICE_COLUMNS, ShardSettings
+from flows.output import failure
 
 CONFIG = config()
 
@@ -267,3 +269,40 @@ def test_the_id_and_the_pairs_do_not_depend_on_how_the_raw_files_were_cut_or_ord
     assert {path: digest for path, digest in whole.items() if path.endswith(".parquet")} == {
         path: digest for path, digest in cut.items() if path.endswith(".parquet")
     }
+
+
+def test_a_full_disk_leaves_what_was_published_and_takes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems that reserve room late say so when a file is flushed; here the disk lasts for nine flushes."""
+    rows = many(20)
+    store = plant_store(tmp_path, rows)
+    first = versions.publish(store, ledger_of(rows), CONFIG)
+    before, left, flush = digests(store), [9], os.fsync
+
+    def flush_while_there_is_room(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
+
+    other = config(agreement=AgreementLimits(min_agreement=0.7))
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", flush_while_there_is_room)
+        with pytest.raises(OSError, match="No space left"):
+            versions.publish(store, ledger_of(rows), other)
+    assert digests(store) == before
+    assert versions.open_version(store).id == first.id
+
+
+def test_a_full_disk_is_told_as_such_whoever_meets_it() -> None:
+    with pytest.raises(OSError) as plain, open("/dev/full", "w") as file:  # noqa: PTH123
+        file.write("x")
+        file.flush()
+    with pytest.raises(pl.exceptions.ComputeError) as parquet:
+        pl.DataFrame({"x": [1]}).write_parquet("/dev/full")
+    for met in (plain, parquet):
+        first, what_to_do = failure(met.value)
+        assert first.startswith("no space is left on the disk") and "dpo versions --prune" in what_to_do
+    assert failure(ValueError("bad \x1b[2J")) == ["bad \ufffd[2J"]
+    assert failure(KeyError("x"))[0].startswith("a fault of the program")

@@ -1,0 +1,126 @@
+"""What a store holds, and what of it may go: old versions that nothing names, and caches of models no version names.
+
+A version stays while it is current, among the newest that are to be kept, or named by a run (`runs/*/config.json`) or
+by whoever asks (a scheduled training). Batches are never touched: every version can be made again from them. The
+surprise: a version's folder does not say when it was published, since the same content has the same bytes; the time is
+that of its manifest's file, and a copied store needs `cp -a`.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dpo_data import versions
+from dpo_data.schema import DataError
+from dpo_data.store.durable import read_json
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version as a list shows it; `parent` is the version that was current before it, null for the first."""
+
+    id: str
+    at: datetime
+    comparisons: int
+    kept: int
+    parent: str | None
+    bytes: int
+    runs: tuple[str, ...]
+    current: bool
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What would go: version ids, and folders or files of caches; `stays` says why each old version does not."""
+
+    versions: tuple[str, ...]
+    caches: tuple[Path, ...]
+    stays: Mapping[str, str]
+    bytes: int
+
+
+def published(store: Path) -> list[Published]:
+    """Every version of the store, the newest first."""
+    pointer = versions.read_pointer(store).get("version")
+    trained = _trained_on(store)
+    found = []
+    for path in versions.list_versions(store):
+        manifest, stats = path / "manifest.json", versions.read_stats(path)
+        found.append(
+            Published(
+                id=path.name,
+                at=datetime.fromtimestamp(manifest.stat().st_mtime, UTC),
+                comparisons=stats["counts"]["comparisons"],
+                kept=stats["counts"]["kept"],
+                parent=stats["changes"]["old"] if stats["changes"] else None,
+                bytes=_size(path),
+                runs=tuple(trained.get(path.name, ())),
+                current=path.name == pointer,
+            )
+        )
+    return sorted(found, key=lambda one: (one.at, one.id), reverse=True)
+
+
+def plan(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Pruning:
+    """What would go if the `keep` newest versions stay, and those still in use; nothing is removed.
+
+    `named` maps a version to what else names it. Caches go when no version that stays was measured with their model.
+    Raises `DataError` for a `keep` below one.
+    """
+    if keep < 1:
+        raise DataError(
+            f"Found {keep} versions to keep, expected 1 or more: the newest is what the next one builds on."
+        )
+    listed = published(store)
+    stays = {}
+    for version in listed[keep:]:
+        if version.current:
+            stays[version.id] = "is current"
+        elif version.runs:
+            stays[version.id] = f"run {', '.join(version.runs)} was trained on it"
+        elif version.id in (named or {}):
+            stays[version.id] = (named or {})[version.id]
+    gone = tuple(version.id for version in listed[keep:] if version.id not in stays)
+    left = [store / "versions" / version.id for version in listed if version.id not in gone]
+    caches = tuple(_unnamed(store, left)) if left else ()
+    freed = [*(store / "versions" / version for version in gone), *caches]
+    return Pruning(gone, caches, stays, sum(map(_size, freed)))
+
+
+def prune(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Pruning:
+    """Remove what `plan` finds, and say what it was; a reader sees a version whole or not at all."""
+    found = plan(store, keep, named)
+    versions.remove(store, found.versions)
+    for cache in found.caches:
+        if cache.is_dir():
+            shutil.rmtree(cache)
+        else:
+            cache.unlink(missing_ok=True)
+    return found
+
+
+def _trained_on(store: Path) -> dict[str, list[str]]:
+    """The runs, finished or not, by the version that each was trained on."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((store / "runs").glob("*/config.json")):
+        found.setdefault(str(read_json(path).get("version")), []).append(path.parent.name)
+    return found
+
+
+def _unnamed(store: Path, left: list[Path]) -> list[Path]:
+    """Vectors, tables, neighbours and cosines by embedding models that no version `left` was measured with."""
+    models = [read_json(path / "manifest.json")["models"].get("embedding", "") for path in left]
+    named = {str(model).rpartition(" ")[2] for model in models}
+    by_name = [*store.glob("cache/embeddings/*"), *store.glob("cache/static/*")]
+    unnamed = [path for path in by_name if path.name not in named]
+    for start in ("cache/near/topics-", "batches/*/similarity-"):
+        made = store.glob(f"{start}*.parquet")
+        unnamed += [path for path in made if path.stem.partition("-")[2] not in named]
+    return sorted(unnamed)
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
