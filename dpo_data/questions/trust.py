@@ -16,6 +16,7 @@ def trust(ledger: pl.DataFrame, sources: Sequence[dict[str, Any]]) -> dict[str, 
     `agreement` is the share of agreeing pairs of votes among the `vote_pairs` of all comparisons, kept or not, each
     pair within one source; null where no comparison has two votes.
     `expected_wrong` is the sum of 1 - confidence over the `measured` kept pairs, `expected_share` the mean of it;
+    for a pair of which neither response is better that is too little, since the posterior takes one to be.
     `one_vote` and `several_annotators` count pairs.
     """
     kept = ledger.filter("kept")

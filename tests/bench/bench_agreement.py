@@ -25,7 +25,7 @@ from dpo_data import agreement, cycles, length_bias, style_bias
 from dpo_data.schema import VOTES
 from dpo_data.votes import coefficients
 from dpo_data.votes.annotators import AnnotatorLimits, annotators, leave_one_out
-from dpo_data.votes.reliability import CodedVotes, ReliabilityLimits, estimate
+from dpo_data.votes.reliability import CodedVotes, ReliabilityLimits, estimate, without_own
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PLANTED = 50  # annotators at random, and as many inverted
@@ -162,7 +162,7 @@ def store_shaped(votes: int) -> dict[str, object]:
 
 
 def published(_: int) -> dict[str, object]:
-    """Against UKPConvArg1's gold; held-out votes by tie evidence; what a gap of ratings is worth on SQuALITY."""
+    """Against UKPConvArg1's gold, what a confidence means, votes by tie evidence, what a gap of ratings is worth."""
     if not DATA.is_dir():
         return {"skipped": "no published sets beside the project"}
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -174,6 +174,11 @@ def published(_: int) -> dict[str, object]:
         frame, _ = tables(DATA, name)
         records[name] = frame.with_columns(comparison_id=pl.col("origin"))
     result |= against_gold(records["ukpconvarg1"], golds(DATA))
+    coded, truth, _ = simulate(300_000)
+    logit = estimate(coded).logit
+    result |= reliability("simulated", logit, ((logit > 0) == (truth > 0)).astype(float))
+    for name, frame in records.items():
+        result[f"{name}, votes foretold: log loss by temperature"] = by_temperature(frame)
     for name, frame in records.items():
         for ties in (0.0, 0.25, 0.5, 1.0):
             result[f"{name}, tie evidence {ties}: held-out log loss"] = held_out(
@@ -197,13 +202,39 @@ def against_gold(frame: pl.DataFrame, gold: pl.DataFrame) -> dict[str, object]:
     result: dict[str, object] = {"UKPConvArg1 records with a gold side and a majority": sided.height}
     for name in ("majority", "believed"):
         result[f"{name} equals gold"] = round(float((sided[name] == sided["gold"]).mean()), 4)
+    logit = (pl.col("posterior_a") / (1 - pl.col("posterior_a"))).log()
     right = pl.when(pl.col("gold") == "tie").then(0.5).otherwise((pl.col("gold") == believed).cast(pl.Float64))
-    bins = table.with_columns(right=right, bin=(pl.col("confidence") * 10).floor().clip(5, 9))
-    for low, n, confidence, share in (
-        bins.group_by("bin").agg(pl.len(), pl.col("confidence").mean(), pl.col("right").mean()).sort("bin").rows()
-    ):
-        result[f"confidence from .{low:.0f}"] = f"n {n}, mean {confidence:.3f}, gold agrees {share:.3f}"
+    for name, part in (("gold equal is half right", table), ("gold has a side", table.filter(pl.col("gold") != "tie"))):
+        numbers = part.select(logit=logit, right=right)
+        for temperature in (1.0, 1.67):
+            scaled = numbers["logit"].to_numpy() / temperature
+            result |= reliability(f"{name}, temperature {temperature}", scaled, numbers["right"].to_numpy())
     return result
+
+
+def reliability(name: str, logit: np.ndarray, right: np.ndarray) -> dict[str, object]:
+    """What a confidence means: the share that is right, by tenths, and the mean distance between the two."""
+    confidence = 1 / (1 + np.exp(-np.abs(logit)))
+    tenth = np.clip((confidence * 10).astype(int), 5, 9)
+    rows = [(low, tenth == low) for low in np.unique(tenth)]
+    cells = [f".{low}+ {confidence[at].mean():.3f}->{right[at].mean():.3f} ({at.sum()})" for low, at in rows]
+    off = sum(abs(confidence[at].mean() - right[at].mean()) * at.mean() for _, at in rows)
+    return {f"{name}: confidence -> right (n)": f"{', '.join(cells)}; off by {off:.3f}"}
+
+
+def by_temperature(frame: pl.DataFrame) -> str:
+    """Each vote foretold from the others on its comparison, whose log-odds are divided by a temperature."""
+    coded, _, _ = agreement.code(agreement.collapse(frame), ReliabilityLimits())
+    found = estimate(coded)
+    _, rest = without_own(coded, found)
+    asked = (coded.direction != 0) & (rest != 0)
+    skill, towards = found.skill[coded.annotator[asked]], rest[asked] * coded.direction[asked]
+    losses = {}
+    for temperature in (0.5, 0.67, 1.0, 1.25, 1.67, 2.5):
+        q = 1 / (1 + np.exp(-towards / temperature))
+        losses[temperature] = -np.log(q * skill + (1 - q) * (1 - skill)).mean()
+    told = ", ".join(f"{temperature}: {loss:.4f}" for temperature, loss in losses.items())
+    return f"{told} (n {asked.sum()})"
 
 
 def held_out(frame: pl.DataFrame, limits: ReliabilityLimits) -> str:
