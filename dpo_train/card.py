@@ -32,7 +32,7 @@ def write_card(folder: Path, base: Mapping[str, str], settings: Mapping[str, Any
         f"The weights of step {summary['best_step']} of a run of {steps} steps ({planned} planned); it ended because "
         f"{summary['stop_reason']}.",
         "## Base and data",
-        _table(("", ""), [("data version", summary["version"]), *base.items()]),
+        _table(("", ""), [("data version", summary["version"]), *base.items(), *_reference(summary)]),
         _table(("split", "pairs"), list(summary["pairs"].items())),
         "## Held-out results",
         _results(summary["metrics"]) or "No held-out pairs: nothing was measured.",
@@ -41,6 +41,10 @@ def write_card(folder: Path, base: Mapping[str, str], settings: Mapping[str, Any
         "```json\n" + json.dumps(settings, indent=1, ensure_ascii=False) + "\n```",
     ]
     (folder / "README.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+
+def _reference(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(f"fingerprint of {name.replace('_', ' ')}", value) for name, value in summary["reference"].items()]
 
 
 def _results(metrics: Mapping[str, Mapping[str, float]]) -> str:

@@ -21,7 +21,7 @@ from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.model import Policy, open_policy
 from dpo_train.pairs import SPLITS, PairSet, open_pairs
-from dpo_train.preparation import BUDGETS, cache_of, steps_of
+from dpo_train.preparation import BUDGETS, cache_of, reference_pairs, steps_of, watched_pairs
 from dpo_train.work import least, least_forward, matmul_rate
 
 SHARE_OF_PEAK = 0.7  # of the measured matmul rate that training reaches; attention, norms and Python take the rest
@@ -45,23 +45,25 @@ def _estimate(config: TrainConfig, policy: Policy, sets: Mapping[str, PairSet]) 
     schedule, total, every = steps_of(config, len(training), 1)
     budget = config.token_budget or BUDGETS.get(policy.device.type, BUDGETS["cuda"])
     row_tokens = sum(int(training.lengths[schedule.window(step)].sum()) for step in range(total))
-    looked_at = sum(len(sets[name].probe(config.max_eval_pairs or len(sets[name]))) for name in ("validation", "test"))
-    mean_row = float(np.mean(training.lengths))
-    watched_tokens = mean_row * (looked_at + min(config.probe_pairs, len(training)))
+    watched = watched_pairs(config, sets)
+    watched_tokens = {name: int(sets[split].lengths[places].sum()) for name, (split, places) in watched.items()}
     evaluations = math.ceil(total / every)
-    taken = {int(place) for step in range(min(total, schedule.steps_per_epoch)) for place in schedule.window(step)}
-    reference_tokens = mean_row * (len(taken) if config.loss.uses_reference else 0) + watched_tokens
+    evaluation_tokens = evaluations * (watched_tokens["validation"] + watched_tokens["train_probe"])
+    evaluation_tokens += watched_tokens["test"]  # once, under the weights that are kept
+    referred = reference_pairs(config, watched, schedule, total)
+    reference_tokens = sum(int(sets[split].lengths[places].sum()) for split, places in referred.items())
     # the share of tokens that are scored, and the keys a query meets, of a sample of the pairs
     sample = training.encoded(np.arange(len(training))[:: max(1, len(training) // 256)])
     shape, all_weights = policy.counter.shape, not config.use_peft
     tokens = sum(row_length(pair) for pair in sample)
     learning = least(shape, sample, all_weights) / tokens
     looking = least_forward(shape, sample) / tokens
-    looks = watched_tokens * evaluations + reference_tokens
+    looks = evaluation_tokens + reference_tokens
     if config.loss.neutral == "kl":  # every row once more with another response, in steps and looks alike
         looks = 2 * looks + row_tokens
     recomputed = looking if config.gradient_checkpointing else 0.0
-    work = row_tokens * (learning + recomputed) + looks * looking
+    accounted = _account_tokens(config, sets["validation"])
+    work = row_tokens * (learning + recomputed) + looks * looking + accounted * (2 * learning - looking)
     rate = matmul_rate(policy.network)
     return {
         "pairs": len(training),
@@ -70,14 +72,41 @@ def _estimate(config: TrainConfig, policy: Policy, sets: Mapping[str, PairSet]) 
         "pairs_per_step": config.pairs_per_step,
         "evaluations": evaluations,
         "training_tokens": row_tokens,
-        "reference_tokens": round(reference_tokens),
-        "evaluation_tokens": round(watched_tokens * evaluations),
+        "reference_tokens": reference_tokens,
+        "evaluation_tokens": evaluation_tokens,
+        "account_tokens": accounted,
         "trained_parameters": sum(value.numel() for value in policy.trainable().values()),
         "device": str(policy.device),
         "matmul_gflops": round(rate / 1e9, 1),
-        "minutes": round(work / (rate * SHARE_OF_PEAK) / 60, 1),
+        "minutes": round(work / (rate * SHARE_OF_PEAK) / 60, 2),
         "memory_gb": round(_memory(config, policy, training, budget) / 2**30, 2),
+        "not_counted": _not_counted(config, policy),
     }
+
+
+def _account_tokens(config: TrainConfig, validation: PairSet) -> int:
+    """Tokens of the held-out pairs whose margins are split among slices: a forward and two backward passes a chord."""
+    if config.account_by is None or not len(validation):
+        return 0
+    pairs = min(config.account_pairs, len(validation))
+    return round(config.account_chords * pairs * float(validation.lengths.mean()))
+
+
+def _not_counted(config: TrainConfig, policy: Policy) -> list[str]:
+    """What the estimate leaves out or assumes, in words."""
+    said = [
+        f"one process; steps are taken to reach {SHARE_OF_PEAK:.0%} of the matmul rate that was measured just now, so "
+        "other programs on this machine make it slower",
+        "opening model and data (seconds to minutes) is not in the minutes; references that the cache knows, and an "
+        "early stop, would save some",
+    ]
+    if policy.device.type != "cpu":
+        said.append(f"that share was seen on CPUs only: on {policy.device.type} it is a guess, and so is the memory")
+    if config.load_in_4bit:
+        said.append("4-bit weights are unpacked for every product: slower than counted, by how much is not known here")
+    if config.lora_dropout or config.use_dora:
+        said.append("adapter dropout and DoRA cost more than counted")
+    return said
 
 
 def _memory(config: TrainConfig, policy: Policy, training: PairSet, budget: int) -> float:

@@ -139,11 +139,11 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     for note in said:
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])
-    wanted = _wanted(config, sets)
+    wanted = watched_pairs(config, sets)
     schedule, total, eval_every = steps_of(config, len(training), accelerator.num_processes)
     scoring = Scoring(config.loss, policy, budget, accelerator)
     with accelerator.main_process_first():
-        needed = _needed(config, wanted, schedule, total)
+        needed = reference_pairs(config, wanted, schedule, total)
         known = {split: know(scoring, sets[split], indices, cache) for split, indices in needed.items()}
     for split, found in known.items():
         checked[split]["reference_nats_per_token"] = per_token(found.pairs, found.reference)
@@ -246,7 +246,7 @@ def _prepare_folder(run: Path, resume: bool) -> None:
     run.mkdir(parents=True, exist_ok=True)
 
 
-def _wanted(config: TrainConfig, sets: Mapping[str, PairSet]) -> dict[str, tuple[str, Indices]]:
+def watched_pairs(config: TrainConfig, sets: Mapping[str, PairSet]) -> dict[str, tuple[str, Indices]]:
     """Which pairs are watched: all of validation and test (or a fixed sample), and a probe of the training pairs."""
     most = config.max_eval_pairs
     held_out = {split: sets[split].probe(most or len(sets[split])) for split in ("validation", "test")}
@@ -257,7 +257,7 @@ def _wanted(config: TrainConfig, sets: Mapping[str, PairSet]) -> dict[str, tuple
     }
 
 
-def _needed(
+def reference_pairs(
     config: TrainConfig, wanted: Mapping[str, tuple[str, Indices]], schedule: Schedule, total: int
 ) -> dict[str, Indices]:
     """The pairs of each split that the run reads a reference of: those logged, and those that a step will take."""

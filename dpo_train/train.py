@@ -34,6 +34,7 @@ class RunSummary:
 
     version: str
     base: dict[str, str]
+    reference: dict[str, str]  # fingerprints of weights, tokenizer with template, and precision
     steps: int
     planned_steps: int
     stop_reason: str
@@ -218,6 +219,7 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
     summary = RunSummary(
         version=job.version,
         base=job.policy.base,
+        reference=job.identity["reference"],
         steps=standing.step,
         planned_steps=job.total,
         stop_reason=reason,

@@ -136,6 +136,7 @@ def train(
     version: Annotated[str, typer.Option(help="Which version.")] = "current",
     sets: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Estimate time and memory; train nothing.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="Write model/ too: the adapter merged into its base.")] = False,
     no_prefect: WithoutPrefect = False,
     as_json: Json = False,
 ) -> None:
@@ -154,6 +155,10 @@ def train(
         return
     with working("train", own_bars=True):
         summary = _flow("train", work, store, no_prefect, config, version)
+    if merge:
+        from dpo_train.merging import merge as merged
+
+        summary["merged"] = str(merged(Path(summary["path"])))
     answer(summary, as_json, train_lines(summary))
 
 

@@ -109,7 +109,8 @@ def train_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(speed_line(result["speed"]))
     lines += ["", *report_lines(Path(summary["path"]))]
     lines += [f"alarm     {alarm}" for alarm in result["alarms"]]
-    return [*lines, "", f"report    {summary['report']}"]
+    weights = summary.get("merged") or f"{summary['path']}/{result['output']}"
+    return [*lines, "", f"weights   {weights}", f"report    {summary['report']}"]
 
 
 def speed_line(speed: Mapping[str, float]) -> str:
@@ -153,8 +154,11 @@ def retrain_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
-    """The estimate before a training."""
-    return [f"{name.replace('_', ' '):<28} {value}" for name, value in plan.items()]
+    """The estimate before a training, and what it leaves out."""
+    told = {name: f"{value:,}" if isinstance(value, int) else value for name, value in plan.items()}
+    left_out = told.pop("not_counted")
+    lines = [f"{name.replace('_', ' '):<20} {value}" for name, value in told.items()]
+    return [*lines, "", *(f"assumed: {sentence}." for sentence in left_out)]
 
 
 def what_if_lines(changed: dict[str, Any]) -> list[str]:

@@ -124,3 +124,14 @@ def test_an_unknown_slice_is_an_error_that_lists_the_known_ones(trained: tuple[P
 def test_file_names_of_slices_are_safe_and_different() -> None:
     assert slug("a", "../x", 0) != slug("a", "..?x", 0)
     assert "/" not in slug("a/b", "../../etc", 0.5)
+
+
+def test_runs_that_started_from_different_weights_are_not_set_against_each_other(tmp_path: Path) -> None:
+    from dpo_train.confirm.retraining import check_same_reference
+
+    for name, weights in (("run", "aa11"), ("again", "aa11"), ("other", "bb22")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(json.dumps({"reference": {"weights": weights}}))
+    check_same_reference(tmp_path / "run", tmp_path / "again")
+    with pytest.raises(TrainError, match=r"different references.*aa11.*bb22"):
+        check_same_reference(tmp_path / "run", tmp_path / "other")

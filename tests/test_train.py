@@ -100,6 +100,30 @@ def test_the_adapter_opens_with_peft_and_scores_as_the_run_said(place: tuple[Pat
     assert again.chosen.mean().item() == pytest.approx(summary.metrics["test"]["logps/chosen"], abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft 0.21 asks by an old name
+def test_a_merged_model_needs_no_adapter_and_scores_as_the_run_said(place: tuple[Path, Path], tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from dpo_train.merging import merge
+    from dpo_train.model import Policy
+
+    model, version = place
+    with pytest.raises(TrainError, match="only a finished run can be merged"):
+        merge(tmp_path)
+    summary = train(settings(model, use_dora=True), version, tmp_path / "run")
+    folder = merge(tmp_path / "run")
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert not any("lora" in name for name, _ in network.named_parameters())
+    pairs = open_pairs(version, "test", Encoder(tokenizer, 1024, "drop"), tmp_path / "cache")
+    with torch.no_grad():
+        found = Policy(network, tokenizer, {"model": "merged"}, torch.device("cpu")).score(
+            pairs.encoded(range(len(pairs)))
+        )
+    assert found.chosen.mean().item() == pytest.approx(summary.metrics["test"]["logps/chosen"], abs=1e-3)
+    assert 'library_name: "transformers"' in (folder / "README.md").read_text()
+    assert merge(tmp_path / "run") == folder
+
+
 def test_the_kept_weights_are_the_earliest_that_cannot_be_told_from_the_best(
     place: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -366,6 +390,7 @@ def test_the_card_names_data_settings_and_held_out_results(place: tuple[Path, Pa
     assert f"| `test` | `{summary.metrics['test']['rewards/accuracies']:.4f}` |" in card
     assert '"learning_rate": 0.005' in card
     assert str(model) in card
+    assert f"| `fingerprint of weights` | `{summary.reference['weights']}` |" in card
 
 
 def test_preflight_says_how_likely_the_answers_are_to_the_starting_weights(

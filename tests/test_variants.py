@@ -104,20 +104,41 @@ def test_sharded_weights_are_refused_before_anything_is_loaded(
         train(settings(place[0]), place[1], tmp_path / "run")
 
 
-def test_a_plan_counts_the_tokens_steps_and_weights_of_the_run_it_foretells(
-    place: tuple[Path, Path], tmp_path: Path
+def test_a_plan_counts_every_token_that_the_run_will_read(
+    place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from dpo_train import evaluation, reference
     from dpo_train.planning import plan
 
-    config = settings(place[0], use_peft=False, dtype="float32", max_steps=3)
-    expected = plan(config, place[1])
-    steps: list[int] = []
-    summary = train(
-        config, place[1], tmp_path / "run", observe=lambda pairs, places: steps.extend(pairs.lengths[places])
-    )
-    assert expected["training_tokens"] == sum(steps)
-    assert expected["steps"] == summary.steps
+    version = tiny.version(tmp_path, train=14, validation=5, test=3)
+    config = settings(place[0], use_peft=False, dtype="float32", max_steps=3, eval_steps=2, probe_pairs=4, seed=1)
+    expected = plan(config, version)
+    read = {"reference": 0, "evaluation": 0, "training": 0}
+    scored = reference.scored
+
+    def counted(policy: Any, pairs: Any, indices: Any, *rest: Any) -> Any:
+        read["reference" if rest[1:] else "evaluation"] += int(pairs.lengths[indices].sum())
+        return scored(policy, pairs, indices, *rest)
+
+    def learned(pairs: Any, places: Any) -> None:
+        read["training"] += int(pairs.lengths[places].sum())
+
+    monkeypatch.setattr(reference, "scored", counted)
+    monkeypatch.setattr(evaluation, "scored", counted)
+    summary = train(config, version, tmp_path / "run", observe=learned)
+    assert summary.best_step == summary.steps == expected["steps"]  # else validation is looked at once more
+    assert read == {name: expected[f"{name}_tokens"] for name in read}
     assert expected["trained_parameters"] == sum(value.numel() for value in tiny.network().parameters())
+
+
+def test_a_plan_says_what_it_does_not_know(place: tuple[Path, Path]) -> None:
+    from dpo_train.model import Policy
+    from dpo_train.planning import _not_counted
+
+    policy = Policy(tiny.network(), tiny.tokenizer(), {"model": "tiny"}, torch.device("cpu"))
+    assert not any("guess" in sentence for sentence in _not_counted(settings(place[0]), policy))
+    policy.device = torch.device("cuda")
+    assert any("on cuda it is a guess" in sentence for sentence in _not_counted(settings(place[0]), policy))
 
 
 def test_unbalanced_thumbs_are_said_with_the_weight_that_balances_them(

@@ -42,8 +42,10 @@ def confirm(version: Path, run: Path, axis: str, value: str, keep: float = 0.0, 
         for seed in range(config.seed, config.seed + seeds):
             one = config.model_copy(update={"seed": seed})
             full = run if seed == config.seed else _trained(one, version, run / FOLDER / f"seed-{seed}")
+            lacking = _trained(one, masked, place / f"seed-{seed}")
+            check_same_reference(full, lacking)
             with_it.append(_moved(full, last))
-            without.append(_moved(_trained(one, masked, place / f"seed-{seed}"), last))
+            without.append(_moved(lacking, last))
         from dpo_train.confirm.likeness import likeness
 
         alike = likeness(config, masked, with_it[0], held_out(with_it[0], axis, value))
@@ -100,6 +102,16 @@ def _trained(config: TrainConfig, version: Path, folder: Path) -> Path:
         elif part.name not in KEPT:
             part.unlink()
     return folder
+
+
+def check_same_reference(one: Path, other: Path) -> None:
+    """Margins of two runs are measured from one start only where their references are the same; else `TrainError`."""
+    known = [json.loads((run / "summary.json").read_text(encoding="utf-8")).get("reference") for run in (one, other)]
+    if None not in known and known[0] != known[1]:
+        raise TrainError(
+            f"{one} and {other} started from different references: {known[0]} and {known[1]}. The model, its tokenizer "
+            "or its template was changed in between: put it back and remove the second folder, or train the run anew."
+        )
 
 
 def _moved(run: Path, last: int) -> Movement:
