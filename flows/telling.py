@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dpo_data.store.retention import Pruning, Published
 
 _REASONS_SHOWN = 12
+_SLICES_SHOWN = 15
 
 
 def inspection_lines(found: dict[str, Any]) -> list[str]:
@@ -162,27 +163,45 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
 
 
 def what_if_lines(changed: dict[str, Any]) -> list[str]:
-    """What other limits would keep, by reason, with a sample of the rows that would change."""
+    """What other limits would keep, by reason and slice, with a sample of the rows that would change."""
     counts = ", ".join(
         f"{name.replace('_', ' ')} {changed[name]}" for name in ("kept_before", "kept", "entered", "left")
     )
     lines = [counts, *change_rows("why rows would leave", changed["left_by_reason"])]
     lines += change_rows("why entering rows were out", changed["entered_by_reason"])
-    lines.append(f"length    chosen is longer in {_bias(_overall(changed['length_bias']))}")
-    lines += target_lines(changed["targets"])
-    lines += ["rows that would change (dpo explain ID tells their story)"]
-    return [
-        *lines,
-        *(f"  {row['comparison_id']}  {row['change']}  {', '.join(row['why'])}" for row in changed["sample"]),
-    ]
+    lines += slice_lines(changed["by"])
+    now, then = (_bias(_overall(changed[name])) for name in ("length_bias_before", "length_bias"))
+    lines.append(f"length    chosen is longer in {now} now, {then} then")
+    return [*lines, *target_lines(changed["targets"]), *sample_lines("would change", changed["sample"])]
 
 
 def diff_lines(changed: dict[str, Any]) -> list[str]:
-    """What changed between two versions, by kind and reason."""
+    """What changed between two versions, by kind, reason and slice, with a sample of the rows."""
     lines = [f"{changed['old']} -> {changed['new']}"]
     names = ("entered", "left", "flipped", "re_split", "new_comparisons")
     lines += [f"{name.replace('_', ' '):<16} {changed[name]}" for name in names if name in changed]
-    return lines + change_rows("why", changed.get("why", []))
+    lines += change_rows("why", changed["why"])
+    return [*lines, *slice_lines(changed["by"]), *sample_lines("changed", changed["sample"])]
+
+
+def slice_lines(table: Sequence[dict[str, Any]]) -> list[str]:
+    """The slices in which rows entered or left, most changed first; nothing where none did."""
+    moved = [row for row in table if row["entered"] or row["left"]]
+    if not moved:
+        return []
+    names = ("kept_before", "kept", "entered", "left")
+    rows: list[tuple[str, ...]] = [("slice", *(name.replace("_", " ") for name in names))]
+    for row in sorted(moved, key=lambda row: -row["entered"] - row["left"])[:_SLICES_SHOWN]:
+        rows.append((_short(f"{row['slice']} = {row['value']}"), *(str(row[name]) for name in names)))
+    return [f"by slice  ({min(len(moved), _SLICES_SHOWN)} of {len(moved)} that changed)", *columns(rows)]
+
+
+def sample_lines(what: str, sample: Sequence[dict[str, Any]]) -> list[str]:
+    """Some of the rows that changed, and why each did."""
+    if not sample:
+        return []
+    rows = [(row["comparison_id"], row["change"].replace("_", " "), ", ".join(row["why"])) for row in sample]
+    return [f"rows that {what} (a sample; dpo explain ID tells their story)", *columns(rows)]
 
 
 def change_rows(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
