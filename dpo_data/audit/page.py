@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from dpo_data.audit import charts, words
@@ -63,15 +63,20 @@ def render(context: dict[str, Any]) -> str:
     """The page with its style inside and a policy that allows that style and embedded pictures, nothing else."""
     here = files("dpo_data.audit")
     style = here.joinpath("audit.css").read_text(encoding="utf-8")
-    template = here.joinpath("audit.html").read_text(encoding="utf-8")
+    templates = {name: here.joinpath(name).read_text(encoding="utf-8") for name in ("audit.html", "parts.html")}
     surroundings = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown
+        loader=DictLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=shown,
     )
     surroundings.filters["short"] = short
     surroundings.globals["pieces"] = pieces
     digest = b64encode(sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return surroundings.from_string(template).render(style=style, policy=policy, **context)
+    return surroundings.get_template("audit.html").render(style=style, policy=policy, **context)
 
 
 def shown(value: Any) -> Any:
