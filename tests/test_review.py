@@ -14,10 +14,10 @@ from urllib.request import urlopen
 
 import polars as pl
 import pytest
-import yaml
 from hostile import hostile_rows
 from planted_version import Planted, config, ledger_of, many, plant_store
 from starlette.testclient import TestClient
+from torn_recipe import torn_recipe
 
 from dpo_data import versions
 from dpo_data.formats.dpo_review import parse
@@ -26,7 +26,6 @@ from dpo_data.review.app import app
 from dpo_data.review.findings import findings
 from dpo_data.review.verdicts import Verdict
 from dpo_data.schema import DataError
-from flows.recipe import load
 from flows.refresh import refresh
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -160,6 +159,14 @@ def test_the_worst_margins_of_a_run_come_first(store: Path) -> None:
     assert found.ids == (kept[2], kept[1], kept[0])  # by step 5: -0.4, 0.2, 0.3
 
 
+def test_a_run_that_logged_nothing_of_the_version_says_so(store: Path) -> None:
+    (store / "runs" / "abc").mkdir(parents=True)
+    log = pl.DataFrame({"pair_id": ["0" * 32], "step": [5], "margin": [0.1]})
+    log.write_parquet(store / "runs" / "abc" / "pair_log.parquet")
+    with pytest.raises(DataError, match="logged no pair of version"):
+        queues.queue(versions.open_version(store), "run:abc")
+
+
 def said_of(row: str, queue: str, choice: str, preferred: str | None, version: str, **more: Any) -> Verdict:
     return Verdict(row, choice, more.pop("by", "lena"), NOON.isoformat(), "a", version, queue, preferred, (), **more)
 
@@ -208,8 +215,15 @@ def test_two_reviewers_are_held_against_one_another(store: Path) -> None:
     for by, choices in (("kim", "aabb"), ("lena", "aaba")):
         for name, choice in zip(names, choices, strict=True):
             verdicts.append(store, said_of(name, "kept", choice, "a", version.id, by=by), text)
-    [pair] = findings(store, version)["agreement"]
+    found = findings(store, version)
+    [pair] = found["agreement"]
     assert (pair["one"], pair["other"], pair["both"], pair["same"], pair["share"]) == ("kim", "lena", 4, 3, 0.75)
+    assert (round(pair["low"], 3), round(pair["high"], 3)) == (0.301, 0.954)  # Wilson's interval of 3 of 4
+    # Side a stood first on every page: kim chose the first place twice of four times, lena thrice.
+    assert [(row["reviewer"], row["decided"], row["share"]) for row in found["reviewers"]] == [
+        ("kim", 4, 0.5),
+        ("lena", 4, 0.75),
+    ]
     with client(store) as browser:
         enter(browser, "kim")
         assert "kim and lena say the same on 3 of 4 comparisons" in browser.get("/findings").text
@@ -288,24 +302,9 @@ def test_markup_of_the_data_is_text_of_every_page(tmp_path: Path) -> None:
                 assert "\x1b" not in text and "\u202e" not in text
 
 
-def test_a_verdict_given_in_the_browser_changes_the_decision_at_the_next_refresh(tmp_path: Path) -> None:
+def test_a_verdict_changes_the_decision_at_the_next_refresh_and_a_second_one_turns_it(tmp_path: Path) -> None:
     """Two annotators, one vote each way: set aside. A reviewer decides, and the row is kept; again, and it turns."""
-    raw = [
-        {
-            "prompt": f"Q {i}?",
-            "response_a": f"Yes, {i} it is.",
-            "response_b": f"No {i}.",
-            "winner": winner,
-            "annotator": who,
-        }
-        for i in range(40)
-        for who, winner in (("ann", "a"), ("bob", "b" if i == 0 else "a"))
-    ]
-    (tmp_path / "raw.jsonl").write_text("".join(json.dumps(record) + "\n" for record in raw))
-    settings = {"tokenizer": None, "embedding_model": None, "duplicates": {"jaccard": 1.0}}
-    recipe = {"sources": [{"name": "studio", "path": "raw.jsonl"}], "curation": settings}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    loaded, store = load(tmp_path / "recipe.yaml"), tmp_path / "store"
+    loaded, store = torn_recipe(tmp_path), tmp_path / "store"
     before = refresh(loaded, store)
     [torn] = queues.queue(versions.open_version(store), "torn").ids
     with client(store) as browser:

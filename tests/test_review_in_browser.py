@@ -4,14 +4,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 from browser import Browser, chromium, served
 from hostile import hostile_rows
 from planted_version import Planted, config, ledger_of, many, plant_store
+from torn_recipe import torn_recipe
 
 from dpo_data import versions
 from dpo_data.review import queues, verdicts
 from dpo_data.review.app import app
+from flows.refresh import refresh
 
 WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
@@ -86,6 +89,41 @@ def test_everything_works_without_a_script(browser: Browser, tmp_path: Path) -> 
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
     [line] = (store / "reviews" / "kim.jsonl").read_text().splitlines()
     assert json.loads(line)["choice"] == "tie"
+
+
+def test_a_slice_is_asked_for_by_keyboard(browser: Browser, tmp_path: Path) -> None:
+    math = [Planted(f"Sum {i}?", f"Right {i}", f"Wrong {i}", category="math") for i in range(3)]
+    with served(app(publish(tmp_path, [*many(8), *math]))) as address:
+        enter(browser, address, "lena")
+        browser.ask("document.querySelector('input[name=q]').focus()")
+        for letter in "slice:category=math":
+            browser.press(letter)
+        browser.press_and_wait("Enter")
+        assert heading(browser) == "category = math: 1 of 3"
+        assert "Sum" in browser.ask("document.querySelector('.text').textContent")
+
+
+def test_a_verdict_given_in_the_browser_changes_the_decision_at_the_next_refresh(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Two annotators, one vote each way: set aside; the reviewer's key decides, and the row is kept."""
+    recipe, store = torn_recipe(tmp_path), tmp_path / "store"
+    refresh(recipe, store)
+    before = versions.open_version(store)
+    [torn] = queues.queue(before, "torn").ids
+    with served(app(store)) as address:
+        enter(browser, address, "lena")
+        browser.open(f"{address}/read?q=torn")
+        shown = browser.ask("document.querySelectorAll('.pair .text')[1].textContent")
+        browser.press_and_wait("2")
+        assert heading(browser) == "You said: second is better"
+    refresh(recipe, store)
+    after = versions.open_version(store)
+    assert after.id != before.id
+    [row] = after.ledger().filter(pl.col("comparison_id") == torn).collect().to_dicts()
+    assert row["reasons"] == [] and row["votes"] == 3
+    [pair] = after.pairs().filter(pl.col("pair_id") == torn).collect().to_dicts()
+    assert pair["chosen"][-1]["content"] == shown
 
 
 @pytest.mark.parametrize("width", [1280, 390])

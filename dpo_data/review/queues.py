@@ -167,6 +167,8 @@ def _run(version: Version, name: str, _: Collection[str]) -> Queue:
     known = version.ledger().select("comparison_id")
     ranked = last.rename({"pair_id": "comparison_id"}).join(known, on="comparison_id", how="semi")
     ids = ranked.sort("margin", "comparison_id").collect()["comparison_id"].to_list()
+    if not ids:
+        raise DataError(f"Run {found[0]} logged no pair of version {version.id}. Name the version it trained on.")
     shows = "Lowest margin first: what the policy learnt least, or learnt against. Wrong labels gather here."
     return Queue(f"run:{found[0]}", f"Worst margins of run {found[0]}", shows, tuple(ids[:MOST]), len(ids))
 
