@@ -28,6 +28,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return versions.publish(store, ledger_of(rows), config()).path / "audit.html"
 
 
+def test_a_page_that_does_run_ask_and_break_a_policy_is_heard_to(browser: Browser, tmp_path: Path) -> None:
+    """What the other tests find nothing of can be found: a page with a dialog, a request and a forbidden style."""
+    policy = "default-src 'none'; script-src 'unsafe-inline'; img-src http:"
+    page = tmp_path / "loud.html"
+    page.write_text(
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>p {{ color: red }}</style>'
+        '<img src="http://127.0.0.1:9/pixel.png"><script>alert("heard")</script>'
+    )
+    browser.open(page.as_uri())
+    assert browser.dialogs == ["heard"]
+    assert "http://127.0.0.1:9/pixel.png" in browser.requests
+    assert any("Content Security Policy" in complaint for complaint in browser.complaints)
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_hostile_corpus_opens_no_dialog_asks_for_nothing_and_breaks_no_policy(
     browser: Browser, page: Path, width: int
