@@ -14,6 +14,7 @@ import typer
 
 from flows import output, questions
 from flows.output import answer, aside, columns, working
+from flows.questions import STORE, Json, Store
 
 app = typer.Typer(
     help="Raw comparisons to audited preference pairs, to a DPO-trained policy, to the slices that moved the margins.",
@@ -23,13 +24,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Store = Annotated[Path, typer.Option("--store", help="Where batches, versions and runs live.", envvar="DPO_STORE")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 RecipeFile = Annotated[Path, typer.Option("--recipe", help="YAML with sources, curation and training.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting: a.b=value. May be repeated.")]
 WithoutPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same stages without Prefect around them.")]
 
-STORE = Path("data/store")
 RECIPE = Path("data/sample/recipe.yaml")
 app.add_typer(questions.app)
 
