@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from dpo_train import checkpoints
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.train import train
 
+settings = partial(
+    tiny.settings, per_device_train_batch_size=5, num_train_epochs=2, eval_steps=2, save_steps=3, lora_dropout=0.1
+)
+
 
 class PowerCutError(Exception):
     """Comes in the middle of a step, after some gradients were added."""
@@ -22,22 +27,6 @@ class PowerCutError(Exception):
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("store")
     return tiny.model_folder(root / "model"), tiny.version(root)
-
-
-def settings(model: Path, **changes: Any) -> TrainConfig:
-    base = {
-        "model": str(model),
-        "use_cpu": True,
-        "learning_rate": 5e-3,
-        "per_device_train_batch_size": 5,
-        "num_train_epochs": 2,
-        "eval_steps": 2,
-        "save_steps": 3,
-        "lora_dropout": 0.1,
-        "report_to": (),
-        "stop_when_flat": False,
-    }
-    return TrainConfig.model_validate({**base, **changes})
 
 
 def interrupted(config: TrainConfig, version: Path, run: Path, after: int) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,18 @@ import pytest
 import tiny
 
 from dpo_train import checkpoints
-from dpo_train.config import TrainConfig
 from dpo_train.interruption import Interrupted
 from dpo_train.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
+
+settings = partial(tiny.settings, per_device_train_batch_size=6, max_steps=6, eval_steps=3)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("store")
     return tiny.model_folder(root / "model"), tiny.version(root)
-
-
-def settings(model: Path, **changes: Any) -> TrainConfig:
-    base = {
-        "model": str(model),
-        "use_cpu": True,
-        "learning_rate": 5e-3,
-        "per_device_train_batch_size": 6,
-        "max_steps": 6,
-        "eval_steps": 3,
-        "report_to": (),
-        "stop_when_flat": False,
-    }
-    return TrainConfig.model_validate({**base, **changes})
 
 
 def weights(run: Path) -> bytes:

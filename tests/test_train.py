@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,8 @@ from dpo_train.train import train
 
 ALONE = SimpleNamespace(process_index=0, num_processes=1, backward=torch.Tensor.backward)
 
+settings = partial(tiny.settings, per_device_train_batch_size=5, num_train_epochs=2, eval_steps=2)
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -45,20 +48,6 @@ def pairs_of_tiny(tmp_path: Path) -> Any:
         torch.nn.init.normal_(parameter, std=0.1)
     found = reference(scorer, pairs, np.arange(len(pairs)), tmp_path / "cache", 2000)
     return scorer, pairs, found
-
-
-def settings(model: Path, **changes: Any) -> TrainConfig:
-    base = {
-        "model": str(model),
-        "use_cpu": True,
-        "learning_rate": 5e-3,
-        "per_device_train_batch_size": 5,
-        "num_train_epochs": 2,
-        "eval_steps": 2,
-        "report_to": (),
-        "stop_when_flat": False,
-    }
-    return TrainConfig.model_validate({**base, **changes})
 
 
 def metrics(run: Path, kind: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,27 +41,16 @@ ALONE = SimpleNamespace(
 )
 KNOBS = {"loss_type": "kto", "beta": 0.3, "desirable_weight": 1.3, "undesirable_weight": 0.7}
 
+settings = partial(
+    tiny.settings, loss={"loss_type": "kto"}, per_device_train_batch_size=7, num_train_epochs=2, eval_steps=3
+)
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(model folder, folder of a version with unpaired shards)"""
     root = tmp_path_factory.mktemp("store")
     return tiny.model_folder(root / "model"), tiny.unpaired_version(root)
-
-
-def settings(model: Path, **changes: Any) -> TrainConfig:
-    base = {
-        "model": str(model),
-        "loss": {"loss_type": "kto"},
-        "use_cpu": True,
-        "learning_rate": 5e-3,
-        "per_device_train_batch_size": 7,
-        "num_train_epochs": 2,
-        "eval_steps": 3,
-        "report_to": (),
-        "stop_when_flat": False,
-    }
-    return TrainConfig.model_validate({**base, **changes})
 
 
 @pytest.fixture

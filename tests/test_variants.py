@@ -1,6 +1,7 @@
 """Ways to train that few runs take: each gives the numbers of the plain way, moves what it says, or says why not."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,25 +23,14 @@ from dpo_train.train import train
 
 ALONE = SimpleNamespace(process_index=0, num_processes=1, backward=torch.Tensor.backward)
 
+settings = partial(tiny.settings, max_steps=4, eval_steps=4)
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(model folder, version folder)"""
     root = tmp_path_factory.mktemp("store")
     return tiny.model_folder(root / "model"), tiny.version(root)
-
-
-def settings(model: Path, **changes: Any) -> TrainConfig:
-    base = {
-        "model": str(model),
-        "use_cpu": True,
-        "learning_rate": 5e-3,
-        "max_steps": 4,
-        "eval_steps": 4,
-        "report_to": (),
-        "stop_when_flat": False,
-    }
-    return TrainConfig.model_validate({**base, **changes})
 
 
 def gradients(version: Path, cache: Path, **changes: Any) -> dict[str, torch.Tensor]:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from dpo_train.config import TrainConfig
+
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -62,6 +64,12 @@ def model_folder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     network(seed, **changes).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def settings(model: Path, **changes: Any) -> TrainConfig:
+    """Of a short run on the CPU, whose rate is high enough for so small a network to learn in a few steps."""
+    base = {"model": str(model), "use_cpu": True, "learning_rate": 5e-3, "report_to": (), "stop_when_flat": False}
+    return TrainConfig.model_validate({**base, **changes})
 
 
 def row(number: int, split: str = "train", **changes: Any) -> dict[str, Any]:
