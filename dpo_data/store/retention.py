@@ -66,7 +66,8 @@ def published(store: Path) -> list[Published]:
 def plan(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Pruning:
     """What would go if the `keep` newest versions stay, and those still in use; nothing is removed.
 
-    `named` maps a version to what else names it. Caches go when no version that stays was measured with their model.
+    `named` maps a version to what else names it. Caches go when no version that stays was measured with their model;
+    the trainer's own (tokens, reference log-probabilities) serve later versions too and stay.
     Raises `DataError` for a `keep` below one.
     """
     if keep < 1:
