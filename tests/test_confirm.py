@@ -113,6 +113,30 @@ def test_the_report_says_confirmed_on_its_first_screen(trained: tuple[Path, Path
     assert numbers["confirmations"][0]["slice"] in ("flipped", "chat")
 
 
+def test_parquet_json_and_page_say_the_same_of_the_account(
+    trained: tuple[Path, Path], confirmed: dict[str, Any]
+) -> None:
+    _, run = trained
+    page = html.unescape(report.write(run).read_text(encoding="utf-8"))
+    made = json.loads((run / "report.json").read_text(encoding="utf-8"))["account"]
+    category = {row["pair_id"]: row["category"] for row in pq.read_table(run / "pairs.parquet").to_pylist()}
+    rows = pq.read_table(run / "attribution.parquet").to_pylist()
+
+    def mean(account: str, held_out: str) -> float:
+        """Change of the margin a pair, from the rows alone."""
+        inside = [row for row in rows if held_out in ("all", category[row["pair_id"]])]
+        total = sum(row["chosen"] - row["rejected"] for row in inside if row["account"] == account)
+        return 0.1 * total / len({row["pair_id"] for row in inside})
+
+    assert {cell["train"] for cell in made["cells"]} == {"chat", "facts", "flipped"}
+    for cell in made["cells"]:
+        assert cell["pushed"] == pytest.approx(mean(cell["train"], cell["slice"]))
+        assert f">{cell['pushed']:+.3f}".replace("-", "−") in page
+    for head in made["columns"]:
+        assert head["observed"] == pytest.approx(mean("observed", head["slice"])) and head["closure"] < 0.02
+        assert f">{100 * head['closure']:.2f} %<" in page  # under its column
+
+
 def test_an_unknown_slice_is_an_error_that_lists_the_known_ones(trained: tuple[Path, Path]) -> None:
     version, run = trained
     with pytest.raises(TrainError, match="has no slice 'nothing' in training; it has chat, facts, flipped"):

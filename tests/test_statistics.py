@@ -13,6 +13,7 @@ from dpo_train.describe.statistics import (
     bootstrap_counts,
     clustered_mean,
     contrast,
+    contrast_p,
     detectable,
     familywise,
     p_value,
@@ -57,6 +58,24 @@ def test_with_one_pair_a_prompt_the_contrast_is_welchs_test() -> None:
     oracle = stats.ttest_ind(values[members], values[~members], equal_var=False)
     assert p_value(found) == pytest.approx(oracle.pvalue)
     assert found.freedom == pytest.approx(oracle.df)
+
+
+def test_a_small_slice_of_skewed_values_is_blamed_at_the_nominal_rate() -> None:
+    generator = np.random.default_rng(5)
+    own = common = 0
+    for _ in range(2000):
+        values, members = generator.exponential(size=150), np.arange(150) < 15
+        own += p_value(contrast(values, members, np.arange(150))) < 0.05
+        common += contrast_p(values, members, np.arange(150)) < 0.05
+    print(f"under .05 of 2,000: spread of each side {own / 20:.1f} %, of the whole {common / 20:.1f} %")
+    assert 0.035 <= common / 2000 <= 0.065 < own / 2000
+
+
+def test_a_difference_that_is_there_is_found_and_one_that_cannot_be_told_is_not_a_number() -> None:
+    values, members = np.arange(40.0) % 7, np.arange(40) < 12
+    assert contrast_p(values + 5 * members, members, np.arange(40)) < 1e-3
+    assert math.isnan(contrast_p(np.ones(40), members, np.arange(40)))
+    assert math.isnan(contrast_p(values, np.ones(40, dtype=bool), np.arange(40)))
 
 
 def test_a_contrast_inside_prompts_gains_from_what_their_pairs_share() -> None:

@@ -77,15 +77,17 @@ def test_a_bucket_holds_the_gradient_that_autograd_gives_its_pairs() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_pairs_that_lie_in_one_row_are_told_apart(shared: bool) -> None:
     pairs = [EncodedPair([5, 6, 7], [8, 9, 10, 257], [8, 11, 257]), EncodedPair([256, 4], [3, 257], [30, 31, 32, 257]),
-             EncodedPair([9] * 8, [1, 257], [2, 257])]  # fmt: skip
-    codes = [1, 0, 1]
+             EncodedPair([7, 8], [6, 5, 257], [6, 5, 257]), EncodedPair([9] * 8, [1, 257], [2, 257])]  # fmt: skip
+    codes = [1, 0, 2, 1]
     network = tiny.network(dtype=torch.float64)
     read_whole_pairs(network)
     network.requires_grad_(False)
     parameters = {name: value for name, value in network.named_parameters() if "_proj" in name}
     for value in parameters.values():
         value.requires_grad_(True)
-    ledger = Ledger(network, parameters, torch.optim.AdamW(parameters.values()), ["first", "second"], 1.0)
+    ledger = Ledger(
+        network, parameters, torch.optim.AdamW(parameters.values()), ["first", "second", "equal sides"], 1.0
+    )
     found = sums(network, collate(pairs, shared))
     margins = found.chosen - found.rejected
     margins.sum().backward(retain_graph=True)
@@ -94,6 +96,8 @@ def test_pairs_that_lie_in_one_row_are_told_apart(shared: bool) -> None:
         inside = torch.tensor([one == code for one in codes])
         alone = torch.autograd.grad(margins[inside].sum(), list(parameters.values()), retain_graph=True)
         torch.testing.assert_close(ledger.gradient[code], torch.cat([part.flatten() for part in alone]))
+    equal = float(ledger.gradient[2].abs().max())
+    assert equal == 0 if shared else equal <= 1e-12  # apart, equal numbers cancel in two rows; together, before any sum
 
 
 def test_merged_buckets_are_the_bucket_of_the_union() -> None:

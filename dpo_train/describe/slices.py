@@ -23,6 +23,7 @@ from dpo_train.describe.statistics import (
     bootstrap_counts,
     clustered_mean,
     contrast,
+    contrast_p,
     detectable,
     familywise,
     p_value,
@@ -103,10 +104,10 @@ def _measured(row: dict[str, Any], moved: Movement, members: Bools) -> None:
         return
     found = contrast(moved.margin, members, moved.groups)
     _spread(row, "contrast", found)
-    row |= {"p": p_value(found), "detectable": detectable(found), "error": found.error}
+    row |= {"p": contrast_p(moved.margin, members, moved.groups), "detectable": detectable(found), "error": found.error}
     fell = contrast(moved.chosen, members, moved.groups)
     _spread(row, "chosen_contrast", fell)
-    row["chosen_p"] = p_value(fell)
+    row["chosen_p"] = contrast_p(moved.chosen, members, moved.groups)
 
 
 def _row(moved: Movement, axis: str, level: str, members: Bools) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def headline(
         return {"total": words, **nobody}
     said = {"total": _total(where, total), **_fix(rows, suspects(rows, account, confirmations))}
     if total["split"] == "train_probe":
-        said["sure"] += " Seen on training pairs only: this run has no held-out ones."
+        said["sure"] += " Seen on training pairs only, not on held-out ones."
     return said
 
 

@@ -1,6 +1,6 @@
 """`report.html`, `report.json` and `slices.parquet` of one run: the numbers first, then the page that shows them.
 
-The page is one file that asks nothing of the network: pictures are inline SVG, the style and the one small script are
+The page is one file that asks nothing of the network: pictures are in it, the style and the one small script are
 allowed by their hashes in the content policy, and everything that came from the data is escaped. The script only
 re-scores logged log-probabilities; no number of the page but the explorer's is computed in the browser.
 """
@@ -34,6 +34,7 @@ from dpo_train.describe.statistics import clustered_mean, slope
 from dpo_train.describe.topics import no_topics, with_topics
 from dpo_train.report import charts, headline, wording
 from dpo_train.report.explorer import explorable, worst
+from dpo_train.report.forest import forest
 from dpo_train.report.questions import in_shell, where
 
 TEMPLATES = Path(__file__).parent
@@ -177,28 +178,6 @@ def _hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def _forest(rows: Sequence[dict[str, Any]], suspect: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Rows with their picture, the axis of the slice to fix first.
-
-    The shrunken movement is the split's mean plus the slice's shrunken part of it.
-    """
-    total = rows[0]["movement"] or 0.0
-    x = charts.scale(
-        (row[name] for row in rows for name in ("movement_all_low", "movement_all_high", "movement")), 6, 254
-    )
-    drawn = []
-    first = suspect["axis"] if suspect else None
-    for row in sorted(rows, key=lambda row: (row["axis"] != ALL, row["axis"] != first)):
-        shrunken = None
-        if row["shrunken"] is not None:
-            shrunken = total + (1 - row["pairs_share"]) * row["shrunken"]
-        picture = None if row["status"] == TOO_SMALL else charts.whisker(row, x, shrunken)
-        drawn.append(
-            {**row, "picture": picture, "flagged": headline.stands(row), "displacing": headline.displaced(row)}
-        )
-    return drawn
-
-
 def _heat(made: dict[str, Any] | None) -> dict[str, list[list[dict[str, Any]]]] | None:
     """Rows of cells for "pushed" and "reallocated", with a class for the colour: five shades each way."""
     if made is None:
@@ -211,12 +190,11 @@ def _heat(made: dict[str, Any] | None) -> dict[str, list[list[dict[str, Any]]]] 
     return grids
 
 
-def _length_picture(length: dict[str, Any]) -> Markup:
+def _length_picture(length: Mapping[str, Any]) -> charts.Picture:
     through = None
     if length["slope_per_100"] is not None:
         through = (length["intercept"], length["slope_per_100"] / 100)
-    points = [(gap, margin) for gap, margin in length["points"]]
-    return charts.scatter(points, through, ("chosen longer by (tokens)", "margin (β · nats)"))
+    return charts.scatter(length["points"], through, ("chosen longer by (tokens)", "margin (β · nats)"))
 
 
 def _questions(
@@ -248,7 +226,7 @@ def _audit(run: Path, version: str | None) -> str | None:
     return f"../../versions/{quote(version)}/audit.html" if version and there.is_file() else None
 
 
-def _waterfall(made: Mapping[str, Any] | None) -> Markup | None:
+def _waterfall(made: Mapping[str, Any] | None) -> charts.Picture | None:
     """From the start to what was observed over all held-out pairs, a bar for each training slice."""
     if made is None:
         return None
@@ -259,9 +237,14 @@ def _waterfall(made: Mapping[str, Any] | None) -> Markup | None:
     return charts.waterfall([*parts, ("decay, rounding", head["rest"]), ("not closed", gap)], head["observed"])
 
 
-def _plane(rows: Sequence[dict[str, Any]], fix: dict[str, Any] | None) -> Markup:
-    axis = fix["axis"] if fix else None
-    shown = [{**row, "named": row["axis"] in (ALL, axis)} for row in rows if row["status"] != TOO_SMALL]
+def _plane(rows: Sequence[Mapping[str, Any]], fix: Mapping[str, Any] | None) -> charts.Picture:
+    """All slices that can be judged; named are the whole, the slice to fix, and the other levels of its axis."""
+    shown = []
+    for row in sorted(rows, key=lambda row: (row["axis"] != ALL, fix is None or row["slice"] != fix["slice"])):
+        if row["status"] != TOO_SMALL:
+            named = row["axis"] == ALL or (fix is not None and row["axis"] == fix["axis"])
+            name = "all pairs" if row["axis"] == ALL else f"{row['axis']} = {row['slice']}"
+            shown.append({**row, "name": name if named else ""})
     return charts.plane(shown)
 
 
@@ -281,7 +264,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         split: [row for row in numbers["slices"] if row["split"] == split]
         for split in dict.fromkeys(row["split"] for row in numbers["slices"])
     }
-    main = by_split.get(numbers["split"], [])
+    main, suspect = by_split.get(numbers["split"], []), numbers["headline"]["suspect"]
     questions = _questions(main, numbers["config"].get("version"), numbers["explorer"]["pairs"])
     page: str = environment.get_template("report.html").render(
         **numbers,
@@ -290,7 +273,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
-        forests={split: _forest(rows, numbers["headline"]["suspect"]) for split, rows in by_split.items()},
+        forests={split: forest(rows, suspect["axis"] if suspect else None) for split, rows in by_split.items()},
         questions=questions,
         asked={one["key"]: f"rows-{place}" for place, one in enumerate(questions)},
         account_cost=cost_in_words(numbers["account"]) if numbers["account"] else "",
@@ -299,6 +282,6 @@ def render_page(numbers: dict[str, Any]) -> str:
         length_picture=_length_picture(numbers["length"]) if numbers["length"] else None,
         calibration_picture=charts.reliability(numbers["calibration"]["bins"]) if numbers["calibration"] else None,
         trajectory_picture=charts.trajectories(numbers["trajectories"]) if numbers["trajectories"] else None,
-        plane_picture=_plane(main, numbers["headline"]["suspect"]),
+        plane_picture=_plane(main, suspect) if main else None,
     )
     return page

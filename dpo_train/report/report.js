@@ -13,6 +13,8 @@
   const sigmoid = (value) => 1 / (1 + Math.exp(-value));
   const margin = (pair) => Number(beta.value) * (pair.c - pair.r) - Number(alpha.value) * pair.g;
 
+  const loss = (pair) => Math.log1p(Math.exp(-margin(pair)));
+
   function option(select, words) {
     const made = document.createElement("option");
     made.value = made.textContent = words;
@@ -45,7 +47,11 @@
     made.className = "bar";
     row.append(made);
   }
+  let shown = null;
   function show(pair) {
+    shown = pair.id;
+    byId("text-said").textContent =
+      "margin " + signed(margin(pair)) + " · σ " + sigmoid(margin(pair)).toFixed(2) + " · loss " + loss(pair).toFixed(3);
     byId("text-prompt").textContent = pair.p;
     byId("text-chosen").textContent = pair.ct;
     byId("text-rejected").textContent = pair.rt;
@@ -60,10 +66,10 @@
     byId("beta-value").textContent = Number(beta.value).toPrecision(2);
     byId("alpha-value").textContent = Number(alpha.value).toFixed(3);
     const inside = data.pairs.filter((pair) => level.value === "all" || pair.s[axis.value] === level.value);
-    const loss = inside.map((pair) => Math.log1p(Math.exp(-margin(pair)))).reduce((a, b) => a + b, 0) / inside.length;
+    const mean = inside.map(loss).reduce((a, b) => a + b, 0) / inside.length;
     byId("said").textContent =
       "accuracy " + rate(inside) + " · chosen shorter: " + rate(inside.filter((pair) => pair.g < 0)) +
-      " · chosen longer: " + rate(inside.filter((pair) => pair.g > 0)) + " · mean sigmoid loss " + loss.toFixed(4);
+      " · chosen longer: " + rate(inside.filter((pair) => pair.g > 0)) + " · mean sigmoid loss " + mean.toFixed(4);
     const most = Math.max(1e-9, ...inside.map((pair) => Math.max(Math.abs(pair.c), Math.abs(pair.r))));
     const ordered = inside.slice().sort((a, b) => margin(a) - margin(b) || (a.id < b.id ? -1 : 1));
     list.replaceChildren();
@@ -79,7 +85,7 @@
       row.addEventListener("focus", () => show(pair));
       list.append(row);
     });
-    if (ordered.length) show(ordered[0]);
+    if (ordered.length) show(ordered.find((pair) => pair.id === shown) || ordered[0]);
   }
   data.axes.forEach((words) => option(axis, words));
   beta.value = data.beta;

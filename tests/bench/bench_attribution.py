@@ -3,16 +3,16 @@
     python tests/bench/bench_attribution.py                        a random model of half a million weights
     python tests/bench/bench_attribution.py VERSION COLUMN [MODEL]  a published version, slices of COLUMN
 
-Prints seconds, their ratio, what the attribution of held-out pairs took, the closure gap and whether weights agree.
+Prints what the account took of the loop, what it leaves of the weights' movement (parameters), the closure gap of every
+held-out slice and the correlation by pair (margins), and whether the weights are those of a run without it.
 """
 
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,48 +21,51 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import tiny
 import torch
 
-from dpo_train.account.accounting import Account
-from dpo_train.account.accounts import read
-from dpo_train.account.attribution import closure
+from dpo_train.account.accounts import account, cost, cost_in_words, read
+from dpo_train.account.updates import Interval, Ledger
 from dpo_train.config import TrainConfig
 from dpo_train.describe.statistics import correlation
 from dpo_train.train import train
 
-STEPS, CHORDS, PAIRS = 8, 3, 12
+STEPS, CHORDS, PAIRS = 24, 4, 24  # four chords are the default
+RATES = {"mild": 2e-4, "strong": 1e-3}
+SETTINGS: dict[str, Any] = {
+    "use_cpu": True,
+    "weight_decay": 0.01,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "max_steps": STEPS,
+    "eval_steps": 2,
+    "probe_pairs": 0,
+    "max_eval_pairs": PAIRS,
+    "account_pairs": PAIRS,
+    "account_chords": CHORDS,
+    "stop_when_flat": False,
+    "load_best_model_at_end": False,
+    "report_to": (),
+}
 
 
-def timed(version: Path, run: Path, model: str, column: str | None) -> tuple[float, float]:
-    """Seconds of the training loop, and of them spent attributing."""
-    spent = 0.0
-    plain = Account.look
+def seconds(version: Path, run: Path, model: str, column: str | None, rate: str = "mild") -> float:
+    """Of the training loop, the account's included."""
+    config = TrainConfig.model_validate(
+        {**SETTINGS, "model": model, "account_by": column, "learning_rate": RATES[rate]}
+    )
+    return float(train(config, version, run).speed["seconds"] or 0)
 
-    def look(self: Account, step: int, last: bool) -> None:
-        nonlocal spent
-        started = time.perf_counter()
-        plain(self, step, last)
-        spent += time.perf_counter() - started
 
-    Account.look = look  # type: ignore[method-assign]
-    settings = {
-        "model": model,
-        "use_cpu": True,
-        "learning_rate": 2e-4,
-        "max_steps": STEPS,
-        "eval_steps": 4,
-        "probe_pairs": 0,
-        "max_eval_pairs": PAIRS,
-        "account_by": column,
-        "account_pairs": PAIRS,
-        "account_chords": CHORDS,
-        "stop_when_flat": False,
-        "load_best_model_at_end": False,
-        "report_to": (),
-    }
-    try:
-        summary = train(TrainConfig.model_validate(settings), version, run)
-    finally:
-        Account.look = plain  # type: ignore[method-assign]
-    return float(summary.speed["seconds"] or 0), spent
+def residuals(found: list[float]) -> None:
+    """Let every interval that a ledger closes note what it leaves unexplained of the weights' movement."""
+    plain = Ledger.close
+
+    def close(self: Ledger) -> Interval:
+        interval = plain(self)
+        moved = (interval.after - interval.before).norm()
+        unexplained = interval.pushed[len(self.buckets)] + interval.pushed[-1]  # unbooked, and rounding
+        found.append(float(unexplained.norm() / moved))
+        return interval
+
+    Ledger.close = close  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -74,27 +77,35 @@ def main() -> None:
         else:
             sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "initializer_range": 0.1}
             model = str(tiny.model_folder(root / "model", **sizes))
-            version, column = tiny.version(root, train=64, validation=PAIRS, test=2), "category"
-        print(
-            f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; {model} on {version.name}, {STEPS} steps of 8"
-        )
-        warm = timed(version, root / "warm", model, None)[0]
-        off, _ = timed(version, root / "off", model, None)
-        on, attributing = timed(version, root / "on", model, column)
-        booking = on - attributing - off
-        print(f"off {off:.1f} s (warm-up run {warm:.1f} s), on {on:.1f} s, ratio {on / off:.2f}")
-        print(f"booking {booking:+.1f} s ({100 * booking / off:+.0f} %), {booking / STEPS * 1000:.0f} ms a step")
-        print(f"attribution {attributing:.1f} s: {attributing / (PAIRS * CHORDS):.2f} s a held-out pair and chord")
-        found, names, groups, _, ids = read(pq.read_table(root / "on" / "attribution.parquet"))
-        everyone = np.ones(len(ids), dtype=bool)
-        predicted = (found.chosen - found.rejected).sum(axis=1)
-        observed = found.chosen_observed - found.rejected_observed
-        print(f"slices {', '.join(names)} x {groups} groups; {len(ids)} pairs, {CHORDS} chords")
-        print(f"closure gap {100 * closure(found, everyone):.3f} %, correlation by pair "
-              f"{correlation(predicted, observed):.6f}")  # fmt: skip
-        files = [next((root / one).rglob("*model*.safetensors")) for one in ("off", "on")]
+            version, column = tiny.version(root, train=96, validation=PAIRS, test=2), "category"
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads; {model} on "
+              f"{version.name}, {STEPS} steps of 8 pairs, {CHORDS} chords")  # fmt: skip
+        seconds(version, root / "warm", model, None)
+        left: list[float] = []
+        residuals(left)
+        off, on = (seconds(version, root / label, model, by) for label, by in (("off", None), ("mild", column)))
+        seconds(version, root / "strong", model, column, "strong")
+        print(f"loop without {off:.1f} s, with {on:.1f} s")
+        print(f"parameters: unexplained share of the movement, {len(left)} chords: at most {max(left):.1e}")
+        for rate in RATES:
+            close(root / rate, column, rate)
+        files = [next((root / one).rglob("*model*.safetensors")) for one in ("off", "mild")]
         print("weights with and without:", "equal" if files[0].read_bytes() == files[1].read_bytes() else "DIFFERENT")
 
 
+def close(run: Path, column: str, rate: str) -> None:
+    """Print how well the margins of a run close, held-out slice by held-out slice."""
+    table = pq.read_table(run / "attribution.parquet")
+    made = account(table, pq.read_table(run / "pairs.parquet"), 0.1, column)
+    print(f"\nlearning rate {RATES[rate]:g}: {cost_in_words({**made, 'cost': cost(table, None)})}")
+    for head in made["columns"]:
+        words = f"{head['pairs']} held-out pairs, moved {head['observed']:+.3f}"
+        print(f"margins of {head['slice']}: {words}, closure gap {100 * head['closure']:.3f} %")
+    found = read(table)[0]
+    by_pair = correlation((found.chosen - found.rejected).sum(1), found.chosen_observed - found.rejected_observed)
+    print(f"correlation of attributed and observed by pair: {by_pair:.7f}")
+
+
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main()

@@ -26,7 +26,7 @@ from dpo_train.describe.movement import Movement, movement
 from dpo_train.describe.slices import describe_split
 from dpo_train.describe.statistics import benjamini_hochberg, p_value
 
-SHUFFLES, GROUPS = 400, 8
+SHUFFLES, SETS, GROUPS = 800, 8, 8  # shuffles in all, over so many data sets: each has a rate of its own
 LEVELS = {"source": 4, "category": 6}  # two axes, ten slices in one family
 
 
@@ -45,10 +45,11 @@ def named(prompts: int, generator: np.random.Generator) -> dict[str, np.ndarray]
 
 
 def described() -> None:
-    moved = movement(*synthetic_run.tables(prompts=200), "validation")
     generator = np.random.default_rng(7)
     low = tests = any_bh = any_max = 0
-    for _ in range(SHUFFLES):
+    for turn in range(SHUFFLES):
+        if turn % (SHUFFLES // SETS) == 0:
+            moved = movement(*synthetic_run.tables(prompts=200, seed=turn), "validation")
         names = {axis: values[moved.groups] for axis, values in named(200, generator).items()}
         rows = [row for row in describe_split(moved, label(names), draws=300)[1:] if "p" in row]
         tests, low = tests + len(rows), low + sum(row["p"] < 0.05 for row in rows)
@@ -86,10 +87,10 @@ def accounted() -> None:
     """Every prompt its own bucket, a few trainings; buckets merge exactly, so names are shuffled afterwards."""
     generator = np.random.default_rng(9)
     low = tests = any_bh = 0
-    for seed in range(4):
+    for seed in range(SETS):
         done = train(planted(96, seed, ("any",)), [str(place) for place in range(96)], torch.arange(96), edges=(12,))
         alone = account(done, planted(20, 900 + seed, ("held out",)))
-        for _ in range(SHUFFLES // 4):
+        for _ in range(SHUFFLES // SETS):
             merge = np.zeros((96, 3 * GROUPS))
             merge[generator.permutation(96), np.arange(96) % (3 * GROUPS)] = 1
             sides = (
