@@ -24,7 +24,7 @@ LEVELS = {
 }
 
 
-def stands(row: dict[str, Any]) -> bool:
+def stands(row: Mapping[str, Any]) -> bool:
     """Whether the slice's difference from the rest stands in its family."""
     return row["p_adjusted"] is not None and row["p_adjusted"] <= Q
 
