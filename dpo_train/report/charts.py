@@ -78,7 +78,7 @@ def scatter(points: Sequence[Sequence[float]], through: tuple[float, float] | No
     if through is not None:
         ends = [min(point["x"] for point in shown), max(point["x"] for point in shown)]
         line = [{"x": x, "y": through[0] + through[1] * x} for x in ends]
-        chart += alt.Chart(alt.Data(values=line)).mark_line(color=ORANGE, clip=True).encode(x=across, y=up)
+        chart += alt.Chart(alt.Data(values=line)).mark_line(color=ORANGE).encode(x=across, y=up)
     return _draw(chart, f"{titles[1]} against {titles[0]}.")
 
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import tiny
 import torch
+from torch import Tensor
 
 from dpo_train.account.accounts import account, cost, cost_in_words, read
 from dpo_train.account.updates import Interval, Ledger
@@ -54,15 +55,14 @@ def seconds(version: Path, run: Path, model: str, column: str | None, rate: str 
     return float(train(config, version, run).speed["seconds"] or 0)
 
 
-def residuals(found: list[float]) -> None:
-    """Let every interval that a ledger closes note what it leaves unexplained of the weights' movement."""
+def listen(found: list[tuple[Tensor, Tensor]]) -> None:
+    """Let every interval that a ledger closes note how the weights moved, and what of it is unexplained."""
     plain = Ledger.close
 
     def close(self: Ledger) -> Interval:
         interval = plain(self)
-        moved = (interval.after - interval.before).norm()
         unexplained = interval.pushed[len(self.buckets)] + interval.pushed[-1]  # unbooked, and rounding
-        found.append(float(unexplained.norm() / moved))
+        found.append((interval.after - interval.before, unexplained))
         return interval
 
     Ledger.close = close  # type: ignore[method-assign]
@@ -81,23 +81,25 @@ def main() -> None:
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads; {model} on "
               f"{version.name}, {STEPS} steps of 8 pairs, {CHORDS} chords")  # fmt: skip
         seconds(version, root / "warm", model, None)
-        left: list[float] = []
-        residuals(left)
+        intervals: list[tuple[Tensor, Tensor]] = []
+        listen(intervals)
         off, on = (seconds(version, root / label, model, by) for label, by in (("off", None), ("mild", column)))
-        seconds(version, root / "strong", model, column, "strong")
         print(f"loop without {off:.1f} s, with {on:.1f} s")
-        print(f"parameters: unexplained share of the movement, {len(left)} chords: at most {max(left):.1e}")
-        for rate in RATES:
-            close(root / rate, column, rate)
+        closes(root / "mild", column, "mild", intervals)
+        intervals.clear()
+        seconds(version, root / "strong", model, column, "strong")
+        closes(root / "strong", column, "strong", intervals)
         files = [next((root / one).rglob("*model*.safetensors")) for one in ("off", "mild")]
         print("weights with and without:", "equal" if files[0].read_bytes() == files[1].read_bytes() else "DIFFERENT")
 
 
-def close(run: Path, column: str, rate: str) -> None:
-    """Print how well the margins of a run close, held-out slice by held-out slice."""
+def closes(run: Path, column: str, rate: str, intervals: list[tuple[Tensor, Tensor]]) -> None:
+    """Print how well the weights of a run and its margins close, held-out slice by held-out slice."""
     table = pq.read_table(run / "attribution.parquet")
     made = account(table, pq.read_table(run / "pairs.parquet"), 0.1, column)
     print(f"\nlearning rate {RATES[rate]:g}: {cost_in_words({**made, 'cost': cost(table, None)})}")
+    moved, unexplained = (torch.stack(parts).sum(0) for parts in zip(*intervals, strict=True))
+    print(f"weights: what is unexplained, of the movement: {float(unexplained.norm() / moved.norm()):.1e}")
     for head in made["columns"]:
         words = f"{head['pairs']} held-out pairs, moved {head['observed']:+.3f}"
         print(f"margins of {head['slice']}: {words}, closure gap {100 * head['closure']:.3f} %")
