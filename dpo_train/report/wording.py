@@ -19,7 +19,7 @@ def interval(row: dict[str, Any], name: str) -> str:
 
 def percent(value: float | None) -> str:
     """A share as a whole percentage, or "n/a"."""
-    return "n/a" if value is None else f"{100 * value:.0f} %".replace("-", "−")
+    return "n/a" if value is None else f"{round(100 * value)} %".replace("-", "−")
 
 
 def chance(p: float | None) -> str:
