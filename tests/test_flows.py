@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dpo_data import batches
 from dpo_data.agreement import AgreementLimits
 from dpo_data.schema import DataError
 from flows import tables
@@ -93,6 +94,13 @@ def test_a_refresh_runs_under_prefect_without_a_server_and_leaves_tables_of_coun
     everything = " ".join(stored.values())
     names = [row["annotator"] for row in stats["annotators"]["rows"]]
     assert len(names) == 5 and not any(name in everything for name in names)
+    # And no text: neither of a prompt nor of a response, nor a value of the data's attributes.
+    texts = batches.open_batches(tmp_path / "store").comparisons().collect().to_dicts()
+    said = {message["content"] for row in texts for message in row["prompt"]}
+    said |= {row[side] for row in texts for side in ("response_a", "response_b")}
+    said |= {attribute["value"] for row in texts for attribute in row["attributes"]}
+    long_enough = [text for text in said if len(text) > 3]  # shorter ones may be counts
+    assert len(long_enough) > 100 and not any(text in everything for text in long_enough)
 
 
 def test_the_tables_of_a_later_version_tell_what_changed_and_what_is_short(
