@@ -1,5 +1,6 @@
 """What changed between two ledgers, with the reason why; and what would change under other limits."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from planted_version import FACTS, Planted, config, ledger_of, many, plant_store
 from dpo_data import curate, versions
 from dpo_data.questions import changes
 from dpo_data.schema import DataError
+from flows.telling import diff_lines, what_if_lines
 
 
 def row(name: str, **more: object) -> Planted:
@@ -105,6 +107,9 @@ def test_diff_opens_versions_by_prefix_and_names_both(tmp_path: Path) -> None:
     found = changes.diff(store, first.id[:8])
     assert (found["old"], found["new"]) == (first.id, second.id)
     assert why(found["sample"]) == {rows[0].id: ("left", "now tie")}
+    told = "\n".join(diff_lines(found))
+    assert re.search(rf"^ +{rows[0].id} +left +now tie$", told, re.M)
+    assert re.search(r"^ +category = chat +20 +19 +0 +1$", told, re.M)
     stats = second.stats
     assert stats["changes"]["old"] == first.id and stats["changes"]["left"] == 1
     assert first.stats["changes"] is None
@@ -133,6 +138,9 @@ def test_what_if_tells_who_leaves_and_who_enters_under_other_limits(tmp_path: Pa
     assert (strict["left"], strict["entered"], strict["kept"]) == (4, 0, 10)
     assert strict["left_by_reason"] == [{"reason": "low_agreement", "rows": 4}]
     assert len(strict["sample"]) == 4
+    told = "\n".join(what_if_lines(strict))
+    assert re.search(r"^ +source = planted +14 +10 +0 +4$", told, re.M) and told.count("now low_agreement") == 4
+    assert re.search(r"of 14 \(95 % .* now, .* of 10 \(95 % .* then$", told, re.M)
     assert [strict[name][0]["n"] for name in ("length_bias_before", "length_bias")] == [14, 10]
     loose = changes.what_if(tmp_path, "current", {"similarity.alike.cosine": 0.995})
     assert (loose["left"], loose["entered"]) == (0, 1)
