@@ -24,7 +24,9 @@ class Records:
             partial = self.path.with_name(f".{self.path.name}")
             partial.write_text("".join(f"{json.dumps(row)}\n" for row in read(self.path) if row["step"] <= step))
             partial.replace(self.path)
-        job.accelerator.init_trackers("dpo")
+        names = {"wandb": {"name": job.run.name, "dir": str(job.run)}, "trackio": {"name": job.run.name}}
+        names["mlflow"] = {"run_name": job.run.name}
+        job.accelerator.init_trackers("dpo", _flat(job.identity["config"]), names)
         if step == 0:
             for watched in job.watched.values():
                 if watched.first is not None and watched.name != "test":
@@ -36,6 +38,17 @@ class Records:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"kind": kind, "step": step, **row}) + "\n")
         self.job.accelerator.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings as the trackers take them: one level, and no value that is unset."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            found[prefix + name] = value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+    return found
 
 
 def read(path: Path) -> list[dict[str, Any]]:

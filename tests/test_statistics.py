@@ -136,6 +136,15 @@ def test_max_t_asks_of_independent_slices_what_sidak_asks_and_of_copies_nothing_
     assert same == pytest.approx(0.05, rel=0.2)
 
 
+def test_max_t_leaves_out_draws_that_miss_every_slice() -> None:
+    generator = np.random.default_rng(7)
+    draws, p = generator.normal(size=(1000, 2)), np.array([0.01, 0.5])
+    without = familywise(draws, p)
+    missed = familywise(np.vstack([draws, np.full((40, 2), np.nan)]), p)
+    np.testing.assert_array_equal(without[0], missed[0])
+    assert without[1] == missed[1]
+
+
 def test_shrinkage_moves_uncertain_values_more_and_pure_noise_all_the_way() -> None:
     values, errors = np.array([1.0, 1.0, -0.8, -1.1]), np.array([0.1, 0.6, 0.1, 0.6])
     drawn = shrink(values, errors, centre=0.0)

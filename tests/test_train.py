@@ -3,6 +3,7 @@
 import json
 import math
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -207,6 +208,25 @@ def test_tensorboard_is_written_unless_told_otherwise(place: tuple[Path, Path], 
     model, version = place
     train(settings(model, max_steps=1, report_to=("tensorboard",)), version, tmp_path / "run")
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+    (told,) = (tmp_path / "run").rglob("hparams.yml")
+    assert "loss.beta: 0.1" in told.read_text() and "learning_rate: 0.005" in told.read_text()
+
+
+@pytest.mark.filterwarnings("ignore")  # the trackers' own
+@pytest.mark.parametrize(
+    ("tracker", "file"), [("wandb", "run/wandb/**/*.wandb"), ("mlflow", "mlflow.db"), ("trackio", "trackio/dpo.db")]
+)
+def test_a_tracker_that_is_installed_gets_the_run_without_a_network(
+    place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str, file: str
+) -> None:
+    if find_spec(tracker) is None:  # not imported yet: trackio reads its folder as it is
+        pytest.skip(f"{tracker} is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    train(settings(place[0], max_steps=1, report_to=(tracker,)), place[1], tmp_path / "run")
+    (kept,) = tmp_path.glob(file)
+    assert b"learning_rate" in kept.read_bytes()
 
 
 def test_a_model_that_cannot_be_opened_is_named_with_what_would_do(place: tuple[Path, Path], tmp_path: Path) -> None:

@@ -215,7 +215,9 @@ def familywise(draws: Floats, p: Floats) -> tuple[Floats, float]:
     known = np.flatnonzero(~np.isnan(p) & told & (np.nan_to_num(draws).std(axis=0) > 0))
     if not len(known):
         return adjusted, 1 - LEVEL
-    centred = draws[:, known] - np.nanmean(draws[:, known], axis=0)
+    drawn = draws[:, known]
+    drawn = drawn[~np.isnan(drawn).all(axis=1)]  # of few prompts, a draw may miss every slice
+    centred = drawn - np.nanmean(drawn, axis=0)
     largest = np.nanmax(np.abs(centred / np.nanstd(centred, axis=0)), axis=1)
     normal = NormalDist()
     own = np.array([-normal.inv_cdf(max(value, 1e-300) / 2) for value in p[known]])
