@@ -255,9 +255,21 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             policy.adapter = get_peft_model(policy.network, settings)
     except ValueError as error:
-        raise TrainError(f"lora_target_modules {targets!r} do not fit the model: {error}") from error
+        raise TrainError(
+            f"lora_target_modules {targets!r} do not fit the model: {error} Its linear layers are called "
+            f"{', '.join(_linear_layers(policy.network))}."
+        ) from error
     policy.adapter.peft_config["default"].base_model_name_or_path = policy.base.get("folder", policy.base["model"])
     policy.adapter.eval()
+
+
+def _linear_layers(network: Any) -> list[str]:
+    """The last names of the layers that an adapter can stand beside; GPT-2 has a class of its own for them."""
+    head = network.get_output_embeddings()
+    layers = [(name, layer) for name, layer in network.named_modules() if layer is not head]
+    return sorted(
+        {name.rpartition(".")[2] for name, layer in layers if isinstance(layer, nn.Linear) or hasattr(layer, "nf")}
+    )
 
 
 def _checkpoint_activations(network: Any) -> None:

@@ -48,8 +48,8 @@ def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums, 
     """What is wrong with a way of scoring, or None."""
     precision = torch.bfloat16 if policy.autocast else policy.dtype
     limit = tolerance(precision, max(len(response) for pair in pairs for response in pair[1:]))
-    if way == "shared" and (windowed := short_window(policy.network.config.get_text_config(), longest)):
-        return windowed
+    if way == "shared" and (unlike := unlike_whole_pairs(policy.network, longest)):
+        return unlike
     try:
         off = float(widest_difference(policy.score(pairs, way), right))
         moved = _moved_by_rival(policy, pairs) if way == "shared" else 0.0
@@ -73,12 +73,17 @@ def _moved_by_rival(policy: Policy, pairs: Sequence[EncodedPair]) -> float:
     return float(moved.abs().max())
 
 
-def short_window(config: Any, longest: int) -> str | None:
-    """Why a row of whole pairs, in which every token sees its whole past, is not what the model does; or None.
+def unlike_whole_pairs(network: Any, longest: int) -> str | None:
+    """Why plain attention of every token to its whole past is not what the model does, whatever pairs show; or None.
 
     A window that holds the longest response is none. Layers that keep a state instead of attending would carry it from
-    one response to the next.
+    one response to the next. Caps and sinks come to an attention as keyword arguments, which few honour.
     """
+    config = network.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None):
+        return f"its attention caps scores (attn_logit_softcapping {config.attn_logit_softcapping})"
+    if any(name.endswith(".sinks") for name, _ in network.named_parameters()):
+        return "its attention has sinks"
     kinds = set(getattr(config, "layer_types", None) or [])
     strange = kinds - {"full_attention"} - WINDOWS.keys()
     if strange:

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from dpo_train.attention import span
 from dpo_train.batches import EncodedPair
-from dpo_train.config import TrainConfig
+from dpo_train.config import TrainConfig, TrainError
 from dpo_train.logprobs import Sums
 from dpo_train.model import Policy, wrap
 from dpo_train.ways import choose_way, widest_difference
@@ -49,8 +49,9 @@ FAMILIES: list[tuple[str, dict[str, Any], str, str]] = [
     ("gemma3_text", {"query_pre_attn_scalar": 16, **HEADS, **WINDOW}, "apart", "window"),
     ("llama4_text", {"attention_chunk_size": 16, "intermediate_size_mlp": 64, "num_local_experts": 2, **HEADS},
      "whole logits", "window"),
-    # caps scores, which torch's attention cannot, and logits, which a bare head does not
-    ("gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0, **HEADS}, "whole logits", "softcap"),
+    # caps scores and logits
+    ("gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0, **HEADS}, "whole logits", "caps scores"),
+    ("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 1, **HEADS, "sliding_window": 64}, "apart", "sinks"),
     ("cohere", {"logit_scale": 0.5}, "whole logits", "nats"),
     ("granite", {"logits_scaling": 4.0}, "whole logits", "nats"),
     ("stablelm", {}, "apart", "nats"),  # does not hand keyword arguments down to its attention
@@ -127,3 +128,9 @@ def test_without_sharing_no_pair_shares_a_row() -> None:
     scorer.way = "apart"
     assert choose_way(scorer, SHORT, LONGEST) is None
     assert scorer.way == "apart"
+
+
+def test_an_adapter_that_fits_no_layer_is_told_the_names_of_those_there_are() -> None:
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **{**SIZES, **OLD}))
+    with pytest.raises(TrainError, match=r"'q_proj'.*linear layers are called c_attn, c_fc, c_proj\.$"):
+        wrap(TrainConfig(use_cpu=True), network, tiny.tokenizer(), {"model": "gpt2"}, torch.device("cpu"))
