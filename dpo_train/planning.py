@@ -103,7 +103,9 @@ def _not_counted(config: TrainConfig, policy: Policy) -> list[str]:
         "other programs on this machine make it slower",
         "references that the cache knows and an early stop would save time; a model file to download would cost some",
     ]
-    if policy.device.type != "cpu":
+    if policy.device.type == "cpu":
+        said.append("memory is that of weights, moments and activations; Python and its libraries took .3 to 1 GB more")
+    else:
         said.append(f"that share was seen on CPUs only: on {policy.device.type} it is a guess, and so is the memory")
     if config.load_in_4bit:
         said.append("4-bit weights are unpacked for every product: slower than counted, by how much is not known here")
