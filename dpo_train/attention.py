@@ -17,6 +17,7 @@ from torch import Tensor
 from dpo_train import cpu_attention
 
 NAME = "whole_pairs"
+CHANGING_SCORES = ("softcap", "s_aux", "position_bias")  # keyword arguments of transformers' attentions
 
 
 class Span(NamedTuple):
@@ -47,13 +48,16 @@ def whole_pairs(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: (1, heads, tokens, width) to (1, tokens, heads, width).
 
-    Without `spans` it is transformers' own `sdpa`.
+    Raises ValueError where the model asks for what is not done here: for rows without `spans`, since no mask is made
+    for them, and for options that change the scores.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa
 
     if spans is None:
-        result: tuple[Tensor, None] = sdpa(module, query, key, value, attention_mask, **options)
-        return result
+        raise ValueError("the model does not hand `spans` down to its attention")
+    asked = [name for name in CHANGING_SCORES if options.get(name) is not None]
+    if asked:
+        raise ValueError(f"the model's attention wants {', '.join(asked)}")
     fast = cpu_attention.fits(query, key)
     scale = options.get("scaling") or query.shape[-1] ** -0.5
 

@@ -1,6 +1,7 @@
 """One forward pass for two responses: the numbers and gradients of the plain computation, to rounding."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import tiny
@@ -23,14 +24,22 @@ PAIRS = [
 
 
 @pytest.fixture
-def double() -> Iterator[nn.Module]:
-    network = tiny.network(dtype=torch.float64)
-    read_whole_pairs(network)
-    yield network
+def double() -> Any:
+    return tiny.network(dtype=torch.float64)
 
 
-def plain(model: nn.Module, prompt: list[int], response: list[int]) -> Tensor:
+def scored(network: Any, pairs: Sequence[EncodedPair], way: str = "shared", needs: tuple[str, ...] = ()) -> Sums:
+    """As the policy does it: our attention for pairs that share a row, the model's own otherwise."""
+    if way == "shared":
+        read_whole_pairs(network)
+    else:
+        network.set_attn_implementation("sdpa")
+    return sums(network, collate(pairs, way == "shared"), needs, whole_logits=way == "whole logits")
+
+
+def plain(model: Any, prompt: list[int], response: list[int]) -> Tensor:
     """Σ log p(token) of a response by the textbook: whole logits, log-softmax, one sequence at a time."""
+    model.set_attn_implementation("sdpa")
     logits = model(torch.tensor([[*prompt, *response]])).logits[0, :-1].log_softmax(-1)
     picked = logits.gather(1, torch.tensor([[*prompt, *response]])[0, 1:, None]).squeeze(1)
     return picked[len(prompt) - 1 :].sum()
@@ -43,10 +52,10 @@ def gradient(model: nn.Module, value: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("way", ["shared", "apart", "whole logits"])
 @pytest.mark.parametrize("together", [True, False])
-def test_every_way_of_scoring_equals_the_textbook(double: nn.Module, way: str, together: bool) -> None:
+def test_every_way_of_scoring_equals_the_textbook(double: Any, way: str, together: bool) -> None:
     chunks = [PAIRS] if together else [[pair] for pair in PAIRS]
     with torch.no_grad():
-        parts = [sums(double, collate(c, way == "shared"), whole_logits=way == "whole logits") for c in chunks]
+        parts = [scored(double, c, way) for c in chunks]
         chosen, rejected = (torch.cat([getattr(part, side) for part in parts]) for side in ("chosen", "rejected"))
         by_hand_chosen = torch.stack([plain(double, list(p.prompt), list(p.chosen)) for p in PAIRS])
         by_hand_rejected = torch.stack([plain(double, list(p.prompt), list(p.rejected)) for p in PAIRS])
@@ -59,13 +68,13 @@ def weighted(found: Sums) -> Tensor:
     return (found.chosen * scale - found.rejected * scale.flip(0)).sum()
 
 
-def test_a_frozen_head_gives_the_body_the_gradient_of_the_plain_path(double: nn.Module) -> None:
-    by_hand = gradient(double, weighted(sums(double, collate(PAIRS, shared=False), whole_logits=True)))
-    trained = gradient(double, weighted(sums(double, collate(PAIRS))))
+def test_a_frozen_head_gives_the_body_the_gradient_of_the_plain_path(double: Any) -> None:
+    by_hand = gradient(double, weighted(scored(double, PAIRS, "whole logits")))
+    trained = gradient(double, weighted(scored(double, PAIRS)))
     assert (trained - by_hand).norm() < ROUNDING * by_hand.norm()
-    double.lm_head.requires_grad_(False)  # type: ignore[union-attr]
-    by_hand = gradient(double, weighted(sums(double, collate(PAIRS, shared=False), whole_logits=True)))
-    frozen = gradient(double, weighted(sums(double, collate(PAIRS))))
+    double.lm_head.requires_grad_(False)
+    by_hand = gradient(double, weighted(scored(double, PAIRS, "whole logits")))
+    frozen = gradient(double, weighted(scored(double, PAIRS)))
     assert (frozen - by_hand).norm() < ROUNDING * by_hand.norm()
 
 
@@ -84,13 +93,13 @@ def test_chunks_of_the_vocabulary_head_change_nothing(monkeypatch: pytest.Monkey
     torch.testing.assert_close(pieces.grad, whole.grad, rtol=0, atol=1e-11)
 
 
-def test_collisions_and_prefixes_are_what_losses_mean_by_them(double: nn.Module) -> None:
+def test_collisions_and_prefixes_are_what_losses_mean_by_them(double: Any) -> None:
     needs = ("chosen_prefix", "rejected_prefix", "chosen_collision", "rejected_collision")
     with torch.no_grad():
-        found = sums(double, collate(PAIRS), needs)
+        found = scored(double, PAIRS, needs=needs)
         short = [EncodedPair(p.prompt, p.chosen[: len(p.rejected)], p.rejected[: len(p.chosen)]) for p in PAIRS]
-        cut = sums(double, collate(short, shared=False), whole_logits=True)
-        plain_way = sums(double, collate(PAIRS, shared=False), needs, whole_logits=True)
+        cut = scored(double, short, "whole logits")
+        plain_way = scored(double, PAIRS, "whole logits", needs)
     assert found.chosen_prefix is not None
     torch.testing.assert_close(found.chosen_prefix, cut.chosen, rtol=0, atol=1e-11)
     torch.testing.assert_close(found.rejected_prefix, cut.rejected, rtol=0, atol=1e-11)

@@ -54,7 +54,7 @@ FAMILIES: list[tuple[str, dict[str, Any], str, str]] = [
     ("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 1, **HEADS, "sliding_window": 64}, "apart", "sinks"),
     ("cohere", {"logit_scale": 0.5}, "whole logits", "nats"),
     ("granite", {"logits_scaling": 4.0}, "whole logits", "nats"),
-    ("stablelm", {}, "apart", "nats"),  # does not hand keyword arguments down to its attention
+    ("stablelm", {}, "apart", "spans"),  # does not hand keyword arguments down to its attention
     ("bloom", {"n_layer": 2, "n_head": 2}, "apart", "computes its attention by itself"),
     ("falcon", {"alibi": True}, "apart", "computes its attention by itself"),
     ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 2}, "apart", "computes its attention by itself"),
