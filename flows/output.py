@@ -22,7 +22,8 @@ aside = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def say(line: str = "") -> None:
     """One line of the answer, on stdout, at once: whoever reads a pipe may wait for the address of the review."""
-    print(inert(line), flush=True)
+    sys.stdout.write(f"{inert(line)}\n")
+    sys.stdout.flush()
 
 
 def answer(value: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> None:
