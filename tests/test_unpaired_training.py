@@ -131,6 +131,7 @@ def test_kto_with_its_drift_equals_trl_in_value_and_gradient(drifted: tuple[Scor
     ]
     torch.set_default_dtype(torch.float64)
     batch = DataCollatorForUnpairedPreference(pad_token_id=257)(examples)
+    scoring.policy.network.set_attn_implementation("sdpa")  # its own again, for rows of one response
     model = _as_trl_scores(scoring.policy.network)
     trainer = _UnbuiltKto(model)
     expected = trainer._compute_loss(model, batch, False)
