@@ -43,7 +43,7 @@ def ours(folder: Path, options: argparse.Namespace) -> None:
     if options.plain_matmul:
         model.speed_up = lambda network: None
     if options.whole_logits:
-        preparation.choose_path = lambda policy, pairs: setattr(policy, "path", "whole logits")
+        preparation.choose_way = lambda policy, *_: setattr(policy, "way", "whole logits")
     seen: list[tuple[int, float, float]] = []
     policies: list[Any] = []
     open_policy = preparation.open_policy
