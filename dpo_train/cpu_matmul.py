@@ -1,9 +1,9 @@
 """Matrix products of linear layers on a CPU, through oneDNN instead of PyTorch's default library.
 
 PyTorch hands float32 products to Intel's MKL, which uses half of what processors of other makers can do; oneDNN, which
-every PyTorch build carries as well, writes its code for the processor it meets. On an AMD EPYC of 2025 that is 200
-against 92 GFLOP/s a core (tests/bench/bench_trainer.py prints both). The results are the same sums in another order of
-addition. The surprise: no weight is copied, since oneDNN reads a transposed view as fast.
+every PyTorch build carries as well, writes its code for the processor it meets. On an AMD EPYC that is 179
+against 83 GFLOP per CPU second (tests/bench/bench_trainer.py prints both). The sums are the same in another order. The
+surprise: no weight is copied, since oneDNN reads a transposed view as fast.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from dpo_train.stopping import Evaluation
 from dpo_train.ways import choose_way
 
 logger = logging.getLogger(__name__)
-BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens of a forward pass: guesses; token_budget sets it
+BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens a pass: 512 to 2048 go alike on a CPU; on a GPU a guess
 PROBE = 4  # pairs checked live before the first step
 
 

@@ -28,6 +28,8 @@ FLAGS = (
 )
 KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "ArrowDown": 40}
 
+WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+
 
 class Browser:
     """One tab. `requests`, `dialogs` and `complaints` (console, policy violations, errors) since the last `open`."""

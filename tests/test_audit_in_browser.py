@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, chromium
+from browser import WIDER_THAN_THE_WINDOW, Browser, chromium
 from hostile import hostile_rows
 from planted_version import config, ledger_of, many, plant_store
 
 from dpo_data import versions
-
-WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import synthetic_run
-from browser import Browser, chromium
+from browser import WIDER_THAN_THE_WINDOW, Browser, chromium
 from test_report import hostile_run
 
 from dpo_train.report import page as report
 
-WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 SAID, ROWS = "document.getElementById('said').textContent", "document.querySelectorAll('#list tr').length"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from browser import Browser, chromium, served
+from browser import WIDER_THAN_THE_WINDOW, Browser, chromium, served
 from hostile import hostile_rows
 from planted_version import Planted, config, ledger_of, many, plant_store
 from torn_recipe import torn_recipe
@@ -15,8 +15,6 @@ from dpo_data import versions
 from dpo_data.review import queues, verdicts
 from dpo_data.review.app import app
 from flows.refresh import refresh
-
-WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="module")

@@ -61,22 +61,29 @@ def write(folder: Path) -> Path:
 
 def render(context: dict[str, Any]) -> str:
     """The page with its style inside and a policy that allows that style and embedded pictures, nothing else."""
-    here = files("dpo_data.audit")
-    style = here.joinpath("audit.css").read_text(encoding="utf-8")
-    templates = {name: here.joinpath(name).read_text(encoding="utf-8") for name in ("audit.html", "parts.html")}
-    surroundings = Environment(
-        loader=DictLoader(templates),
+    style = files("dpo_data.audit").joinpath("audit.css").read_text(encoding="utf-8")
+    surroundings = templates("dpo_data.audit", "audit", "parts")
+    surroundings.globals["pieces"] = pieces
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return surroundings.get_template("audit.html").render(style=style, policy=policy, **context)
+
+
+def templates(package: str, *names: str) -> Environment:
+    """The templates of these names beside a package's code; text of the data is escaped, a gap is an error."""
+    here = files(package)
+    made = Environment(
+        loader=DictLoader(
+            {f"{name}.html": here.joinpath(f"{name}.html").read_text(encoding="utf-8") for name in names}
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=shown,
     )
-    surroundings.filters["short"] = short
-    surroundings.globals["pieces"] = pieces
-    digest = b64encode(sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return surroundings.get_template("audit.html").render(style=style, policy=policy, **context)
+    made.filters["short"] = short
+    return made
 
 
 def shown(value: Any) -> Any:

@@ -111,7 +111,7 @@ def _unpacked(value: Any, name: str) -> Any:
 
 
 def _context(whole: Any, side: str, now: list[Message]) -> list[Message]:
-    """The turns of earlier votes in this session, with this side's answers; none where `now` begins at the first."""
+    """The turns before `now`, on which earlier votes were given, with this side's answers; none at the first."""
     earlier = [turn for turn in whole or () if isinstance(turn, dict)]
     earlier = earlier[: len(earlier) - sum(turn["role"] == "user" for turn in now)]
     context = []

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import polars as pl
-from jinja2 import DictLoader, Environment, StrictUndefined
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -23,11 +22,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dpo_data.audit import words
-from dpo_data.audit.page import shown
+from dpo_data.audit.page import templates
 from dpo_data.batches import open_batches
 from dpo_data.questions.differences import pieces
 from dpo_data.questions.explain import explain
-from dpo_data.questions.visible import short
 from dpo_data.review import queues, security, verdicts
 from dpo_data.review.findings import findings
 from dpo_data.review.security import Guard, Session, Sessions
@@ -87,16 +85,8 @@ class Desk:
         self.style = here.joinpath("review.css").read_text(encoding="utf-8")
         self.script = here.joinpath("keys.js").read_text(encoding="utf-8")
         names = ("base", "parts", "enter", "front", "read", "done", "story", "findings", "mistake")
-        templates = {f"{name}.html": here.joinpath(f"{name}.html").read_text(encoding="utf-8") for name in names}
-        self.templates = Environment(
-            loader=DictLoader(templates),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            finalize=shown,
-        )
-        self.templates.filters.update(short=short, query=urlencode)
+        self.templates = templates("dpo_data.review", *names)
+        self.templates.filters["query"] = urlencode
         self.templates.globals.update(words=words, style=self.style, script=self.script, version=self.version.id)
 
     async def front(self, request: Request) -> Response:
