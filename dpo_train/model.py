@@ -14,7 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from xxhash import xxh3_128
 
 from dpo_train.attention import NAME, read_whole_pairs
 from dpo_train.batches import EncodedPair, collate
@@ -202,8 +203,12 @@ def _unpack(file: Path, cache: Path, model: str, expected: str | None = None) ->
 
 
 def fingerprint_of(network: nn.Module) -> str:
-    """32 hex digits over name, dtype, shape and bytes of every tensor: the same weights, wherever they came from."""
-    digest = blake2b(digest_size=16)
+    """32 hex digits over name, dtype, shape and bytes of every tensor: the same weights, wherever they came from.
+
+    By xxHash, which reads half a gigabyte in 20 ms where BLAKE2 takes .6 s: it tells weights apart, and is no proof
+    against somebody who forges them.
+    """
+    digest = xxh3_128()
     for name, value in sorted(network.state_dict().items()):
         if name.endswith("lm_head.weight") and getattr(network.config, "tie_word_embeddings", False):
             continue  # the embedding once more

@@ -269,7 +269,7 @@ def reference_pairs(
 
 
 def _spread(indices: Indices, lengths: Indices) -> Indices:
-    """A few of the pairs, from the shortest to the median: enough to catch a fault, cheap to score."""
-    ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 2 + 1)]
+    """A few of the pairs, from the shortest to the lower quartile: enough to catch a fault, cheap to score."""
+    ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 4 + 1)]
     picked: Indices = ordered[np.unique(np.linspace(0, len(ordered) - 1, PROBE).astype(int))]
     return picked

@@ -18,15 +18,18 @@ from dpo_train.batches import EncodedPair, opening
 from dpo_train.logprobs import Sums
 from dpo_train.model import Policy, Way
 
+SIZES = (16, 8, 24)  # tokens of a checked pair: of the prompt, of what both responses open with, of the rest
 WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
 
 def choose_way(policy: Policy, pairs: Sequence[EncodedPair], longest: int) -> str | None:
     """Check the fast ways of scoring against the model's own logits on a few pairs and keep the first that holds.
 
-    `longest` is the number of input tokens, prompt and response, of the longest response that will be scored. Returns
-    None, or a sentence saying what was given up and why.
+    The pairs are cut short first: any tokens show it, and long rows would only cost time. `longest` is the number of
+    input tokens, prompt and response, of the longest response that will be scored. Returns None, or a sentence saying
+    what was given up and why.
     """
+    pairs = sorted(map(_around_the_fork, pairs), key=lambda pair: -len(pair.chosen))  # the first one is rewritten
     ways: list[Way] = ["shared", "apart"] if policy.way == "shared" else ["apart"]
     given_up: list[str] = []
     with torch.inference_mode():
@@ -51,8 +54,9 @@ def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums, 
     if way == "shared" and (unlike := unlike_whole_pairs(policy.network, longest)):
         return unlike
     try:
-        off = float(widest_difference(policy.score(pairs, way), right))
-        moved = _moved_by_rival(policy, pairs) if way == "shared" else 0.0
+        found = policy.score(pairs, way)
+        off = float(widest_difference(found, right))
+        moved = _moved_by_rival(policy, pairs, found) if way == "shared" else 0.0
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     if not off <= limit:
@@ -62,12 +66,19 @@ def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums, 
     return None
 
 
-def _moved_by_rival(policy: Policy, pairs: Sequence[EncodedPair]) -> float:
+def _around_the_fork(pair: EncodedPair) -> EncodedPair:
+    """The pair cut to `SIZES`: the beginning of its prompt, and its responses around the place where they part."""
+    prompt, before, after = SIZES
+    part = opening(pair)
+    kept = slice(max(0, part - before), part + after)
+    return EncodedPair(pair.prompt[:prompt], pair.chosen[kept], pair.rejected[kept])
+
+
+def _moved_by_rival(policy: Policy, pairs: Sequence[EncodedPair], before: Sums) -> float:
     """By how many nats others move when the first chosen response is rewritten in place; rounding stays as it was."""
     first, *others = pairs
     stays = opening(first) + 1
     rewritten = [*first.chosen[:stays], *(first.chosen[stays - 1] for _ in first.chosen[stays:])]
-    before = policy.score(pairs, "shared")
     after = policy.score([first._replace(chosen=rewritten), *others], "shared")
     moved = torch.cat([before.rejected - after.rejected, before.chosen[1:] - after.chosen[1:]])
     return float(moved.abs().max())
