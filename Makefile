@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= data/store
+# processes that share the tests; each wants a core and about 3 GB
+WORKERS ?= 2
 
 .PHONY: install demo test lint bench sample screenshots clean
 
@@ -21,7 +23,8 @@ demo: install  ## the main job on data/sample: refresh, audit, train, slice repo
 	$(BIN)/dpo retrain --recipe data/sample/recipe.yaml --store $(STORE)
 
 test: install
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	@# a file is one worker's, so that what its tests share is made once; in the files' order, so that the longest start early
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from dpo_data import batches, versions
 from dpo_data.questions.export import export
 from dpo_data.schema import DataError
 
+STARTS = ("=HYPERLINK(1)", "+1", "-1+cmd", "@SUM(1)", "＝1")
+
 
 def planted(tmp_path: Path, *more: Planted) -> tuple[Path, list[Planted]]:
     rows = [*many(12), *more]
@@ -44,17 +46,26 @@ def test_a_selection_is_sorted_complete_and_can_be_sampled(tmp_path: Path) -> No
     assert set(four) < set(five) and four == sorted(four)
 
 
-@pytest.mark.parametrize("start", ["=HYPERLINK(1)", "+1", "-1+cmd", "@SUM(1)", "＝1"])
-def test_no_cell_of_a_csv_runs_as_a_formula_and_every_text_survives(tmp_path: Path, start: str) -> None:
-    hostile = Planted(f"{start}\nsecond, line", f'{start} "quoted"', "plain", category=start)
-    store, _ = planted(tmp_path, hostile)
-    out = tmp_path / "out.csv"
-    assert export(store, out, "csv", where=f"comparison_id = '{hostile.id}'") == 1
+def hostile(start: str) -> Planted:
+    return Planted(f"{start}\nsecond, line", f'{start} "quoted"', "plain", category=start)
+
+
+@pytest.fixture(scope="module")
+def with_formulas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return planted(tmp_path_factory.mktemp("formulas"), *map(hostile, STARTS))[0]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_no_cell_of_a_csv_runs_as_a_formula_and_every_text_survives(
+    with_formulas: Path, tmp_path: Path, start: str
+) -> None:
+    store, row_of, out = with_formulas, hostile(start), tmp_path / "out.csv"
+    assert export(store, out, "csv", where=f"comparison_id = '{row_of.id}'") == 1
     with out.open(encoding="utf-8", newline="") as file:
         [row] = list(csv.DictReader(file))
     assert not any(cell.startswith(("=", "+", "@", "-", "＝")) for name, cell in row.items() if not _number(cell))
-    side = f"response_{hostile.preferred}"
-    assert row[side] == f"'{hostile.better}" and row["category"] == f"'{start}"
+    side = f"response_{row_of.preferred}"
+    assert row[side] == f"'{row_of.better}" and row["category"] == f"'{start}"
     assert row["prompt"] == f"user: {start}\nsecond, line"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,11 +42,16 @@ def rows() -> list[Planted]:
     return [*many(30), *torn, *ties]
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = plant_store(tmp_path_factory.mktemp("published") / "store", rows())
+    versions.publish(store, ledger_of(rows()), config())
+    return store
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    plant_store(tmp_path / "store", rows())
-    versions.publish(tmp_path / "store", ledger_of(rows()), config())
-    return tmp_path / "store"
+def store(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "store"))
 
 
 def client(store: Path, **more: Any) -> TestClient:

@@ -6,13 +6,14 @@ of the data goes through Jinja2's autoescape, and the content policy would stop 
 
 import json
 from base64 import b64encode
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from dpo_data.audit import charts, words
@@ -62,11 +63,17 @@ def write(folder: Path) -> Path:
 def render(context: dict[str, Any]) -> str:
     """The page with its style inside and a policy that allows that style and embedded pictures, nothing else."""
     style = files("dpo_data.audit").joinpath("audit.css").read_text(encoding="utf-8")
-    surroundings = templates("dpo_data.audit", "audit", "parts")
-    surroundings.globals["pieces"] = pieces
     digest = b64encode(sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return surroundings.get_template("audit.html").render(style=style, policy=policy, **context)
+    return _template().render(style=style, policy=policy, **context)
+
+
+@cache
+def _template() -> Template:
+    """The page's template, compiled once a process: that takes as long as filling it."""
+    surroundings = templates("dpo_data.audit", "audit", "parts")
+    surroundings.globals["pieces"] = pieces
+    return surroundings.get_template("audit.html")
 
 
 def templates(package: str, *names: str) -> Environment:
