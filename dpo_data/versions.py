@@ -3,8 +3,9 @@
 A version is written into a hidden folder beside the others, every file is flushed to disk, the manifest comes
 last, and only then does one rename make it visible; a process that dies before that leaves nothing a reader can
 see, and the next publish sweeps it away. The id is a hash of what went in and of what was decided, so publishing
-the same twice is a no-op. The surprise: `changes.json` (against the version before) depends on the store's history,
-so it, and the audit page that tells of it, are the two files that the manifest does not list.
+the same twice is a no-op. The surprise: the manifest seals the data (ledger, pairs, unpaired, annotators), so that the
+same id has the same bytes; what only tells of them (stats.json and its examples, changes.json, audit.html, README.md)
+names raw files and lines, or the version before, and a later release may tell more: it is not listed.
 """
 
 import fcntl
@@ -43,7 +44,7 @@ class Version:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What went in, under which limits, and every file with rows and sha256."""
+        """What went in, under which limits, and every file of data with rows and sha256."""
         return durable.read_json(self.path / "manifest.json")
 
     @property
@@ -191,7 +192,7 @@ def set_champion(store: Path, run: str) -> None:
 
 
 def verify(version: Version) -> list[str]:
-    """Re-hash every file of the manifest; the names of those that changed or went, empty when all is as published."""
+    """Re-hash every sealed file; the names of those that changed or went, empty when all is as published."""
     bad = []
     for entry in version.manifest["files"]:
         path = version.path / entry["path"]
@@ -208,7 +209,7 @@ def _write(
     settings: ShardSettings,
     manifest: dict[str, Any],
 ) -> None:
-    """Fill the hidden folder, and list its files in the manifest."""
+    """Fill the hidden folder: the data, which the manifest lists, and then what tells of it."""
     lone, fates = unpaired.lone(opened.thumbs().collect(), ledger, config.splits)
     shards.write_table(ledger, hidden / "ledger.parquet", settings)
     shards.write_pairs(ledger, opened.comparisons(), hidden, config.slices, settings, lone)
@@ -216,6 +217,7 @@ def _write(
     collapsed = collapse(votes)  # the slowest of the sums over votes, so it is done once
     people = annotators(votes, collapsed=collapsed)
     shards.write_table(people, hidden / "annotators.parquet", settings)
+    manifest["files"] = [_sealed(path, hidden) for path in sorted(hidden.rglob("*")) if path.is_file()]
     numbers = stats(
         ledger,
         votes,
@@ -231,9 +233,9 @@ def _write(
     durable.write_json(hidden / "stats.json", numbers)
     shown = opened.comparisons().filter(pl.col("comparison_id").is_in(sorted(example_ids(numbers)))).collect()
     shards.write_table(shown.sort("comparison_id"), hidden / "examples.parquet", settings)
-    files = [_sealed(path, hidden) for path in sorted(hidden.rglob("*")) if path.is_file()]
-    (hidden / "README.md").write_text(card.dataset_card(manifest, numbers, files), encoding="utf-8")
-    manifest["files"] = [*files, _sealed(hidden / "README.md", hidden)]
+    durable.sync(hidden / "examples.parquet")
+    (hidden / "README.md").write_text(card.dataset_card(manifest, numbers), encoding="utf-8")
+    durable.sync(hidden / "README.md")
 
 
 def _compare(hidden: Path, ledger: pl.DataFrame, before: Version | None) -> None:

@@ -17,9 +17,9 @@ pairs = load_dataset("parquet", data_files={files})
 ```"""
 
 
-def dataset_card(manifest: dict[str, Any], numbers: dict[str, Any], files: Sequence[dict[str, Any]]) -> str:
-    """Markdown with the Hub's YAML head. `files` are the manifest's entries of everything but this card."""
-    counts = numbers["counts"]
+def dataset_card(manifest: dict[str, Any], numbers: dict[str, Any]) -> str:
+    """Markdown with the Hub's YAML head; `numbers` are those of stats.json."""
+    files, counts = manifest["files"], numbers["counts"]
     kept, total = counts["kept"], counts["comparisons"]
     parts = [
         _head(files),
