@@ -1,5 +1,6 @@
 """The answers of the `dpo` command in readable lines; numbers come from the rooms, none is computed here."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,6 +244,12 @@ def pruning_lines(found: "Pruning", removed: bool) -> list[str]:
     lines = [f"{word:<9} version {version}" for version in found.versions]
     lines += [f"{word:<9} {cache}" for cache in found.caches]
     lines += [f"stays     version {version}: {why}" for version, why in found.stays.items()]
+    if found.trainers:
+        lines.append(
+            f"stays     the trainer's caches ({found.trainers_bytes / 1e6:.1f} MB): later trainings read them too, and "
+            "they may hold texts of versions that went. While nothing trains, remove them by "
+            f"rm -r {shlex.join(map(str, found.trainers))}; the next training makes its own."
+        )
     if not found.versions and not found.caches:
         return [*lines, "Nothing to remove."]
     freed = f"{found.bytes / 1e6:.1f} MB"

@@ -10,8 +10,10 @@ from tiny import model_folder
 from dpo_data import curate, versions
 from dpo_data.curate import CurationConfig
 from dpo_data.splits import SplitShares
+from dpo_data.store import retention
 from dpo_train.config import TrainConfig
 from dpo_train.train import train
+from flows.telling import pruning_lines
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,15 @@ def test_the_columns_that_kept_a_pair_are_its_slices_in_the_run(published: versi
     assert joined.height == metadata.height > 0
     for name in ("agreement", "confidence", "source", "category"):
         assert joined[name].equals(joined[f"{name}_ledger"], null_equal=True), name
+
+
+def test_pruning_names_every_cache_that_a_training_filled(published: versions.Version, run: Path) -> None:
+    store = published.path.parents[1]
+    found = retention.plan(store, 1)
+    assert {path.name for path in found.trainers} == {path.name for path in (store / "cache").iterdir()} - {"near"}
+    assert found.trainers_bytes > 0
+    [line] = [line for line in pruning_lines(found, removed=False) if "trainer's caches" in line]
+    assert all(str(path) in line for path in found.trainers)
 
 
 def test_the_run_knows_the_version_it_was_trained_on(published: versions.Version, run: Path) -> None:

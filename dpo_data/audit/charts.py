@@ -59,7 +59,10 @@ def reasons(rows: list[dict[str, Any]]) -> Picture | None:
         )
         .properties(width=_WIDTH, height=alt.Step(22))
     )
-    return _draw(chart, "Bars of dropped comparisons per reason: first (blue) those with no other reason, then (grey) the others.")
+    return _draw(
+        chart,
+        "Bars of dropped comparisons per reason: first (blue) those with no other reason, then (grey) the others.",
+    )
 
 
 def length_bias(before: list[dict[str, Any]], after: list[dict[str, Any]], most: int = 20) -> Picture | None:

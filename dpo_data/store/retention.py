@@ -16,6 +16,9 @@ from dpo_data import versions
 from dpo_data.schema import DataError
 from dpo_data.store.durable import read_json
 
+_TRAINERS = ("shards", "tokens", "reference")
+"""Folders of the cache that a training fills. `models` is none of them: adapters open their base model there."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -33,12 +36,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What would go: version ids, and folders or files of caches; `stays` says why each old version does not."""
+    """What would go: version ids, and folders or files of caches; `stays` says why each old version does not.
+
+    `trainers` are caches that stay too: folders that a person may remove while nothing trains.
+    """
 
     versions: tuple[str, ...]
     caches: tuple[Path, ...]
     stays: Mapping[str, str]
     bytes: int
+    trainers: tuple[Path, ...]
+    trainers_bytes: int
 
 
 def published(store: Path) -> list[Published]:
@@ -87,7 +95,8 @@ def plan(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Prun
     left = [store / "versions" / version.id for version in listed if version.id not in gone]
     caches = tuple(_unnamed(store, left)) if left else ()
     freed = [*(store / "versions" / version for version in gone), *caches]
-    return Pruning(gone, caches, stays, sum(map(_size, freed)))
+    trainers = tuple(path for name in _TRAINERS if (path := store / "cache" / name).is_dir())
+    return Pruning(gone, caches, stays, sum(map(_size, freed)), trainers, sum(map(_size, trainers)))
 
 
 def prune(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Pruning:
