@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dpo_train.attention import NAME
 from dpo_train.batches import MicroBatch
-from dpo_train.head import token_collisions, token_logps
+from dpo_train.head import shaping_of, token_collisions, token_logps
 
 
 class Sums(NamedTuple):
@@ -36,9 +36,9 @@ def sums(model: Any, batch: MicroBatch, needs: tuple[str, ...] = (), whole_logit
         logps, collisions = _from_logits(model, batch)
     else:
         hidden = hidden_states(model, batch)[batch.rows, batch.columns]
-        head = model.get_output_embeddings()
-        logps = token_logps(hidden, head, batch.targets)
-        collisions = token_collisions(hidden, head) if "chosen_collision" in needs else None
+        head, shaping = model.get_output_embeddings(), shaping_of(model.config.get_text_config())
+        logps = token_logps(hidden, head, batch.targets, shaping)
+        collisions = token_collisions(hidden, head, shaping) if "chosen_collision" in needs else None
     total = _Adder(batch)
     extra: dict[str, Tensor] = {}
     if "chosen_prefix" in needs:
@@ -50,7 +50,7 @@ def sums(model: Any, batch: MicroBatch, needs: tuple[str, ...] = (), whole_logit
 
 def hidden_states(model: Any, batch: MicroBatch) -> Tensor:
     """What the head reads, (rows, length, width), from the model's body alone."""
-    body = getattr(model, model.base_model_prefix)
+    body = getattr(model, model.base_model_prefix, None) or model.model  # Llama 4 names a part that its text lacks
     if batch.spans is None:
         return body(input_ids=batch.input_ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
     if model.config._attn_implementation != NAME:

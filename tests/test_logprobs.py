@@ -78,6 +78,29 @@ def test_a_frozen_head_gives_the_body_the_gradient_of_the_plain_path(double: Any
     assert (frozen - by_hand).norm() < ROUNDING * by_hand.norm()
 
 
+SHAPED = [
+    ("cohere", {"logit_scale": 0.5}),
+    ("granite", {"logits_scaling": 4.0}),
+    ("gemma3_text", {"final_logit_softcapping": 2.0, "head_dim": 16}),
+    ("nanochat", {"final_logit_softcapping": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("family", "shape"), SHAPED, ids=[family for family, _ in SHAPED])
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "trained"])
+def test_scaled_and_capped_logits_have_the_value_the_slope_and_the_collisions_of_the_models_own(
+    family: str, shape: dict[str, Any], frozen: bool
+) -> None:
+    network = tiny.network(dtype=torch.float64, family=family, **shape)
+    network.get_output_embeddings().requires_grad_(not frozen)
+    needs = ("chosen_collision", "rejected_collision")
+    own, found = (scored(network, PAIRS, way, needs) for way in ("whole logits", "shared"))
+    for one, other in zip(found, own, strict=True):
+        assert (one is None and other is None) or torch.allclose(one, other, rtol=0, atol=ROUNDING)
+    by_hand, learned = gradient(network, weighted(own)), gradient(network, weighted(found))
+    assert by_hand.norm() > 1 and (learned - by_hand).norm() < ROUNDING * by_hand.norm()
+
+
 def test_chunks_of_the_vocabulary_head_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     hidden, head = torch.randn(37, 16, dtype=torch.float64), nn.Linear(16, 50, bias=True, dtype=torch.float64)

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from dpo_train.attention import span
 from dpo_train.batches import EncodedPair
@@ -14,19 +13,6 @@ from dpo_train.logprobs import Sums
 from dpo_train.model import Policy, wrap
 from dpo_train.ways import choose_way, widest_difference
 
-SIZES = {
-    "vocab_size": 258,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,
-    "bos_token_id": 256,
-    "eos_token_id": 257,
-    "pad_token_id": 257,
-}
 HEADS = {"head_dim": 16}
 WINDOW = {"sliding_window": 16}
 OLD = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}
@@ -48,12 +34,16 @@ FAMILIES: list[tuple[str, dict[str, Any], str, str]] = [
     ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "apart", "window"),
     ("gemma3_text", {"query_pre_attn_scalar": 16, **HEADS, **WINDOW}, "apart", "window"),
     ("llama4_text", {"attention_chunk_size": 16, "intermediate_size_mlp": 64, "num_local_experts": 2, **HEADS},
-     "whole logits", "window"),
-    # caps scores and logits
-    ("gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0, **HEADS}, "whole logits", "caps scores"),
+     "apart", "window"),
+    ("gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 2.0, **HEADS},
+     "apart", "caps scores"),
+    ("gemma3_text", {"query_pre_attn_scalar": 16, "final_logit_softcapping": 2.0, "sliding_window": 64, **HEADS},
+     "shared", ""),
     ("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 1, **HEADS, "sliding_window": 64}, "apart", "sinks"),
-    ("cohere", {"logit_scale": 0.5}, "whole logits", "nats"),
-    ("granite", {"logits_scaling": 4.0}, "whole logits", "nats"),
+    ("cohere", {"logit_scale": 0.5}, "shared", ""),
+    ("granite", {"logits_scaling": 4.0}, "shared", ""),
+    ("hyperclovax", {"logits_scaling": 0.3}, "shared", ""),
+    ("llama", {"logit_scale": 0.5}, "whole logits", "nats"),  # which it does not do, whatever its configuration says
     ("stablelm", {}, "apart", "spans"),  # does not hand keyword arguments down to its attention
     ("bloom", {"n_layer": 2, "n_head": 2}, "apart", "computes its attention by itself"),
     ("falcon", {"alibi": True}, "apart", "computes its attention by itself"),
@@ -77,10 +67,9 @@ LONGEST = 29 + 26 - 1
 
 
 def policy(family: str, sizes: dict[str, Any], dtype: torch.dtype = torch.float32) -> Policy:
-    torch.manual_seed(0)
-    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SIZES, **sizes})).eval()
+    network = tiny.network(0, dtype, family, **{"max_position_embeddings": 256, "initializer_range": 0.3, **sizes})
     config = TrainConfig(use_cpu=True, use_peft=False)
-    return wrap(config, network.to(dtype), tiny.tokenizer(), {"model": family}, torch.device("cpu"))
+    return wrap(config, network, tiny.tokenizer(), {"model": family}, torch.device("cpu"))
 
 
 def textbook(network: Any, pairs: list[EncodedPair]) -> Sums:
@@ -131,6 +120,6 @@ def test_without_sharing_no_pair_shares_a_row() -> None:
 
 
 def test_an_adapter_that_fits_no_layer_is_told_the_names_of_those_there_are() -> None:
-    network = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **{**SIZES, **OLD}))
+    network = tiny.network(family="gpt2", **OLD)
     with pytest.raises(TrainError, match=r"'q_proj'.*linear layers are called c_attn, c_fc, c_proj\.$"):
         wrap(TrainConfig(use_cpu=True), network, tiny.tokenizer(), {"model": "gpt2"}, torch.device("cpu"))

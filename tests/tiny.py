@@ -37,12 +37,15 @@ def tokenizer(template: str | None = CHATML) -> Any:
     return made
 
 
-def network(seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
-    """A Llama of two layers, width 32, two heads over one key head, vocabulary of the tokenizer above."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def network(seed: int = 0, dtype: torch.dtype = torch.float32, family: str = "llama", **changes: Any) -> Any:
+    """A model of two layers, width 32, two heads over one key head, vocabulary of the tokenizer above.
+
+    Families that name a size in their own way, or have more of them, take theirs as `changes`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    settings = {
+    sizes = {
         "vocab_size": 258,
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -51,12 +54,12 @@ def network(seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -
         "num_key_value_heads": 1,
         "max_position_embeddings": 1024,
         "initializer_range": 0.2,
-        "attn_implementation": "sdpa",
         "eos_token_id": 257,
         "bos_token_id": 256,
         "pad_token_id": 257,
     }
-    return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).to(dtype).eval()
+    config = AutoConfig.for_model(family, **{**sizes, **changes})
+    return AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
 
 def model_folder(folder: Path, seed: int = 0, **changes: Any) -> Path:
