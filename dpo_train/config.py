@@ -69,8 +69,11 @@ class TrainConfig(BaseModel):
 
     # whose gradients moved the margins (updates.py): a column of the pairs, or None for no account
     account_by: str | None = None
-    account_pairs: int = Field(default=32, ge=1)  # validation pairs whose margins are split among the slices
-    account_chords: int = Field(default=4, ge=1)  # more close better and cost two backward passes a pair each
+    account_pairs: int = Field(default=32, ge=1)  # held-out pairs looked at, as many of each value of account_by
+    account_chords: int = Field(default=4, ge=1)  # intervals at least; each costs two backward passes a pair
+    # The gap that an interval may leave in a held-out slice. Where margins move more, intervals end sooner (at most one
+    # an evaluation), and one that still leaves more is looked at three times.
+    account_closure: float = Field(default=0.01, gt=0)
     account_memory: float = Field(default=2.0, gt=0)  # GiB; buckets are merged until they fit
 
     # watching, stopping, keeping

@@ -37,7 +37,8 @@ def accounted(pairs: Pairs, watched: Pairs, **settings: Any) -> tuple[Movement, 
     done = train(pairs, bucket_names(names, GROUPS), torch.tensor(codes), edges=EDGES, **settings)
     sizes = np.bincount(codes, minlength=len(names) * GROUPS)
     seen = moved(done.network, watched)
-    table = accounts.tabulate(account(done, watched), names, GROUPS, sizes, list(seen.pair_ids))
+    ids = list(seen.pair_ids)
+    table = accounts.tabulate(account(done, watched), names, GROUPS, sizes, ids, np.ones(len(ids)))
     rows = pa.table({"pair_id": list(seen.pair_ids), AXIS: list(watched.slices)})
     return seen, accounts.account(table, rows, BETA, AXIS)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpo_train.account.attribution import Attributed, attribute, weights_at
+from dpo_train.account.attribution import Attributed, attribute, refine, weights_at
 from dpo_train.account.updates import Interval, Ledger
 
 VOCABULARY, WIDTH, LENGTH = 16, 12, 6
@@ -163,7 +163,7 @@ def train(
     return done
 
 
-def account(done: Trained, held_out: Pairs, nodes: int = 1) -> Attributed:
+def account(done: Trained, held_out: Pairs, refined: bool = False) -> Attributed:
     """All intervals' attribution of the held-out pairs, added up."""
     parameters = {name: value for name, value in done.network.named_parameters() if value.requires_grad}
 
@@ -180,6 +180,7 @@ def account(done: Trained, held_out: Pairs, nodes: int = 1) -> Attributed:
                 with torch.no_grad(), weights_at(parameters, weights):
                     ends.append([[float(side) for side in score(index)] for index in range(len(held_out))])
             observed = np.array(ends[1]).T - np.array(ends[0]).T
-            found = attribute(score, len(held_out), parameters, interval, observed, nodes)
+            found = attribute(score, len(held_out), parameters, interval, observed)
+            found = refine(found, score, parameters, interval) if refined else found
             total = found if total is None else total.add(found)
     return total

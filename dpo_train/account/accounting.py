@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 
 from dpo_train.account.accounts import tabulate
-from dpo_train.account.attribution import Attributed, attribute, bucket_names
-from dpo_train.account.updates import Ledger, cannot_book, plan
+from dpo_train.account.attribution import OUTER, Attributed, attribute, bucket_names, closure, refine
+from dpo_train.account.drawing import draw
+from dpo_train.account.pacing import Pace
+from dpo_train.account.updates import Interval, Ledger, cannot_book, plan
 from dpo_train.batches import Indices
 from dpo_train.describe.axes import UNKNOWN
 from dpo_train.describe.statistics import Floats
@@ -44,13 +46,19 @@ class Account:
 
     def __init__(self, job: Job, names: list[str], codes: Tensor, groups: int, ledger: Ledger) -> None:
         self.job, self.names, self.codes, self.groups, self.ledger = job, names, codes, groups, ledger
-        watched = job.watched["validation"]  # a smaller probe lies within a larger one
-        self.pairs, self.indices = (
-            watched.pairs,
-            watched.pairs.probe(min(job.config.account_pairs, len(watched.indices))),
-        )
+        watched, column = job.watched["validation"], job.config.account_by
+        assert column is not None  # or there would be no account
+        self.pairs = watched.pairs
+        values = np.array(_words(self.pairs, column), dtype=object)[watched.indices]
+        identities = [self.pairs.pair_ids[int(index)] for index in watched.indices]
+        self.drawn = draw(list(values), identities, job.config.account_pairs)
+        self.indices = watched.indices[self.drawn.places]
+        drawn = values[self.drawn.places]
+        self.slices = [drawn == value for value in dict.fromkeys(drawn)]  # of the pairs looked at
+        self.pace = Pace(job.total, job.config.account_chords, job.config.account_closure)
         self.edge = self._evaluated() if watched.last is not None else None
         self.total: Attributed | None = None
+        self.chords, self.gradients = 0, 0  # intervals so far, and points at which all pairs' gradients were taken
         self.seconds = dict.fromkeys(COSTS, 0.0)  # spent since this process began, as the run's own speed is told
 
     @contextmanager
@@ -71,19 +79,26 @@ class Account:
 
     def look(self, step: int, last: bool) -> None:
         """At an evaluation: end the interval where one is due, and attribute it."""
-        chords = self.job.config.account_chords
-        # Edges at total * (j / chords)^1.5: weights move most at first.
-        due = any(
-            self.ledger.first_step < round(self.job.total * (j / chords) ** 1.5) <= step for j in range(1, chords + 1)
-        )
+        assert self.edge is not None  # a resumed run has taken it from its checkpoint
+        evaluated = self._evaluated()
+        due = self.pace.due(self.ledger.first_step, step, evaluated - self.edge)
         if not (due or last) or self.ledger.steps == self.ledger.first_step:
             return
-        before, self.edge = self.edge, self._evaluated()
-        assert before is not None  # a resumed run has taken it from its checkpoint
         with self._timed("attributing"), self.ledger.silence():
-            interval = self.ledger.close()
-            found = attribute(self._score, len(self.indices), self.job.parameters, interval, self.edge - before)
+            found = self._split(self.ledger.close(), evaluated - self.edge)
+        self.edge = evaluated
         self.total = found if self.total is None else self.total.add(found)
+
+    def _split(self, interval: Interval, observed: Floats) -> Attributed:
+        """The account of one interval; two more gradients a pair where one leaves too wide a gap."""
+        found = attribute(self._score, len(self.indices), self.job.parameters, interval, observed)
+        gap = max(closure(found, members) for members in self.slices)
+        self.pace.learn(gap)
+        self.chords, self.gradients = self.chords + 1, self.gradients + 1
+        if gap <= self.pace.target:
+            return found
+        self.gradients += len(OUTER)
+        return refine(found, self._score, self.job.parameters, interval)
 
     def _evaluated(self) -> Floats:
         """(2, pairs): chosen and rejected log-probabilities of the account's pairs as the run has just seen them."""
@@ -100,11 +115,12 @@ class Account:
         """attribution.parquet: one row a held-out pair and account."""
         sizes = np.bincount(self.codes.numpy(), minlength=len(self.names) * self.groups)
         identities = [self.pairs.pair_ids[int(index)] for index in self.indices]
-        return tabulate(self.total, self.names, self.groups, sizes, identities)
+        return tabulate(self.total, self.names, self.groups, sizes, identities, self.drawn.stands_for)
 
     def write(self, path: Path) -> None:
-        """Write attribution.parquet; what the account cost, in seconds, is in its metadata."""
-        replace_table(self.table().replace_schema_metadata({"seconds": json.dumps(self.seconds)}), path)
+        """Write attribution.parquet; what the account cost (seconds, chords, gradients) is in its metadata."""
+        spent = {"seconds": self.seconds, "chords": self.chords, "gradients": self.gradients}
+        replace_table(self.table().replace_schema_metadata({k: json.dumps(v) for k, v in spent.items()}), path)
 
     def save(self, folder: Path, step: int) -> None:
         """Keep what `resume` needs, before the checkpoint of the same step appears; older files go."""
@@ -113,6 +129,8 @@ class Account:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"ledger|{name}": value for name, value in self.ledger.state().items()}
         tensors["edge"] = torch.from_numpy(self.edge)
+        standing = [self.pace.reach, self.pace.moved, self.chords, self.gradients]
+        tensors["standing"] = torch.tensor(standing, dtype=torch.float64)
         if self.total is not None:
             tensors |= {f"total|{name}": torch.from_numpy(value) for name, value in self.total._asdict().items()}
         partial = folder / f".ledger-{step:08d}"
@@ -135,6 +153,8 @@ class Account:
         parts = {name.partition("|")[2]: value.numpy() for name, value in kept.items() if name.startswith("total|")}
         self.total = Attributed(**parts) if parts else None
         self.edge = kept["edge"].numpy()
+        self.pace.reach, self.pace.moved, chords, gradients = kept["standing"].tolist()
+        self.chords, self.gradients = int(chords), int(gradients)
         return True
 
 
@@ -171,12 +191,19 @@ def _impossible(job: Job) -> str | None:
 
 def _slices(pairs: PairSet, column: str) -> tuple[list[str], Tensor]:
     """Names of the slices, largest first, and the code of every training pair."""
-    values = pairs.rows.data.column(column).take(pa.array(pairs.kept)).to_pylist()
-    words = [UNKNOWN if value is None else str(value) for value in values]
+    words = _words(pairs, column)
     ordered = sorted(Counter(words).items(), key=lambda item: (-item[1], item[0]))
     names = [name for name, _ in ordered[:MOST_SLICES]] + ([OTHER] if len(ordered) > MOST_SLICES else [])
     place = {name: code for code, name in enumerate(names)}
     return names, torch.tensor([place.get(word, len(names) - 1) for word in words])
+
+
+def _words(pairs: PairSet, column: str) -> Sequence[str]:
+    """The value of a column for every pair, as a slice is called."""
+    if column not in pairs.rows.column_names:
+        return [UNKNOWN] * len(pairs)
+    values = pairs.rows.data.column(column).take(pa.array(pairs.kept)).to_pylist()
+    return [UNKNOWN if value is None else str(value) for value in values]
 
 
 def _group(prompt: str, groups: int) -> int:

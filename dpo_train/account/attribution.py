@@ -1,9 +1,11 @@
 """From moved weights to moved margins: which training slice changed the log-probabilities of which held-out pair.
 
 Along the chord between two edges of the update ledger, M(b) - M(a) is the integral of <gradient of M, D>, and D is the
-sum of the buckets' parts (Aumann-Shapley). One gradient at the midpoint of each chord, or two Gauss nodes, measures it;
-the gap to what was truly observed is the closure and is kept next to every number. Chosen and rejected log-probability
-are attributed apart. Pushes are an account of this run, not what a run without the slice would have done.
+sum of the buckets' parts (Aumann-Shapley). One gradient at the midpoint of each chord measures it, and two more make
+it Gauss' rule of three points; the gap to what was truly observed is the closure and is kept next to every number.
+Chosen and rejected log-probability are attributed apart. The surprise: more points on a chord mend the sum but hardly
+the split among buckets, which only shorter chords do (pacing.py). Pushes are an account of this run, not what a run
+without the slice would have done.
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ from dpo_train.describe.statistics import Estimate, Floats, estimate
 
 # Log-probability of the chosen and of the rejected response of pair i under the weights as they are, with graph.
 Score = Callable[[int], tuple[Tensor, Tensor]]
-NODES = {1: ((0.5, 1.0),), 2: ((0.5 - math.sqrt(3) / 6, 0.5), (0.5 + math.sqrt(3) / 6, 0.5))}
+# How much each held-out pair counts in a mean (pairs,): which ones, or how many each stands for.
+Weights = npt.NDArray[np.bool_] | Floats
+# (place on the chord, weight). Gauss and Legendre's rule of three points holds that of one, so nothing is thrown away.
+MIDPOINT = ((0.5, 1.0),)
+OUTER = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5 + math.sqrt(0.15), 5 / 18))
+MIDDLE = 8 / 18  # of the midpoint, once the outer two stand beside it
 
 
 class Attributed(NamedTuple):
@@ -70,16 +77,16 @@ def attribute(
     parameters: Mapping[str, nn.Parameter],
     interval: Interval,
     observed: Floats,
-    nodes: int = 1,
+    nodes: Sequence[tuple[float, float]] = MIDPOINT,
 ) -> Attributed:
     """Split the change of `pairs` pairs over one interval among the buckets of its ledger.
 
-    `observed` (2, pairs): what the chosen and the rejected log-probabilities changed by, in nats. Cost: `nodes` forward
-    passes with two backward passes a pair.
+    `observed` (2, pairs): what the chosen and the rejected log-probabilities changed by, in nats. Cost: a forward pass
+    with two backward passes a pair and node.
     """
     accounts = torch.cat([interval.pushed, interval.reallocated, interval.tracin])
     total = np.zeros((2, pairs, len(accounts)))
-    for place, weight in NODES[nodes]:
+    for place, weight in nodes:
         with weights_at(parameters, torch.lerp(interval.before, interval.after, place)):
             for index in range(pairs):
                 sides = score(index)
@@ -89,6 +96,14 @@ def attribute(
                     total[side, index] += weight * (accounts @ slope).double().cpu().numpy()
     pushed, reallocated, tracin = np.split(total, np.cumsum([len(interval.pushed), len(interval.reallocated)]), axis=2)
     return Attributed(*pushed, *reallocated, *tracin, *observed)
+
+
+def refine(found: Attributed, score: Score, parameters: Mapping[str, nn.Parameter], interval: Interval) -> Attributed:
+    """The split of `attribute` at the midpoint, made one of three points; costs two more nodes."""
+    observed = np.stack([found.chosen_observed, found.rejected_observed])
+    outer = attribute(score, observed.shape[1], parameters, interval, observed, OUTER)
+    parts = [MIDDLE * mine + theirs for mine, theirs in zip(found[:-2], outer[:-2], strict=True)]
+    return Attributed(*parts, *observed)
 
 
 class Cell(NamedTuple):
@@ -110,16 +125,17 @@ def hash_group_spread(parts: Floats) -> tuple[float, float]:
     return math.sqrt(groups / (groups - 1) * float(((parts - parts.mean()) ** 2).sum())), groups - 1.0
 
 
-def cells(found: Attributed, beta: float, sizes: Floats, members: npt.NDArray[np.bool_], groups: int) -> list[Cell]:
+def cells(found: Attributed, beta: float, sizes: Floats, weights: Weights, groups: int) -> list[Cell]:
     """The column of one held-out slice: a cell for each training slice.
 
     Buckets are ordered slice by slice with `groups` hash groups each; `sizes` (buckets,) counts training pairs booked
-    in each; `members` (pairs,) says which held-out pairs make the slice.
+    in each; `weights` (pairs,) says how much each held-out pair counts in the slice's mean, 0 outside.
     """
     slices = len(sizes) // groups
-    chosen, rejected = (beta * side[members].mean(axis=0)[: len(sizes)] for side in (found.chosen, found.rejected))
-    moved = beta * (found.chosen_reallocated - found.rejected_reallocated)[members].mean(axis=0)
-    tracin = beta * (found.chosen_tracin - found.rejected_tracin)[members].mean(axis=0)
+    shares = beta * weights / weights.sum()
+    chosen, rejected = (shares @ side[:, : len(sizes)] for side in (found.chosen, found.rejected))
+    moved = shares @ (found.chosen_reallocated - found.rejected_reallocated)
+    tracin = shares @ (found.chosen_tracin - found.rejected_tracin)
     pushed = (chosen - rejected).reshape(slices, groups)
     counts = sizes.reshape(slices, groups)
     column = []
@@ -156,15 +172,16 @@ def _excess(pushed: Floats, counts: Floats, k: int) -> Estimate:
     return estimate(float(value), float(differences.var(ddof=1)) / groups, int(counts[k].sum()), 0, groups - 1)
 
 
-def closure(found: Attributed, members: npt.NDArray[np.bool_]) -> float:
+def closure(found: Attributed, weights: Weights) -> float:
     """Relative gap between attributed and observed margin change: sum |predicted - observed| / sum |parts| by pairs.
 
-    The denominator is what was pushed back and forth, as in the research this follows; 0.01 is a gap of 1 %.
+    The denominator is what was pushed back and forth, as in the research this follows; 0.01 is a gap of 1 %. `weights`
+    (pairs,) as in `cells`.
     """
-    parts = (found.chosen - found.rejected)[members]
-    observed = (found.chosen_observed - found.rejected_observed)[members]
-    gross = np.abs(parts).sum()
-    return float(np.abs(parts.sum(axis=1) - observed).sum() / gross) if gross > 0 else 0.0
+    parts = found.chosen - found.rejected
+    observed = found.chosen_observed - found.rejected_observed
+    gross = float(weights @ np.abs(parts).sum(axis=1))
+    return float(weights @ np.abs(parts.sum(axis=1) - observed)) / gross if gross > 0 else 0.0
 
 
 def bucket_names(slices: Sequence[str], groups: int) -> list[str]:

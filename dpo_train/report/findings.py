@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from dpo_train.report.wording import chance, interval, number, percent
 
+Q = 0.10  # expected share of false discoveries among the slices named
+
 
 class Finding(NamedTuple):
     """One thing that speaks about a slice: its kind, the claim in a few words, and the sentence with its numbers."""
@@ -15,6 +17,11 @@ class Finding(NamedTuple):
     kind: str
     claim: str
     sentence: str
+
+
+def differs(push: Mapping[str, Any]) -> bool:
+    """Whether a training slice pushed others otherwise than the rest did for their size, after Bonferroni."""
+    return push["p_adjusted"] is not None and push["p_adjusted"] <= Q
 
 
 def findings(one: Mapping[str, Any], tested: int) -> list[Finding]:
@@ -64,20 +71,30 @@ def _described(row: dict[str, Any], tested: int) -> Finding:
 
 
 def _pushed(own: Mapping[str, Any]) -> Finding:
-    sentence = (
-        "Its training pairs pushed the margins of held-out pairs outside it by "
-        f"{interval(dict(own), 'pushed')} a pair, {own['pairs']} pairs looked at; the other slices pushed them more "
-        "for their size."
-    )
-    return Finding("own", "Its training pairs pushed the margins of others down", sentence)
+    down = own["direction"] == "down"
+    claim = "pushed the margins of others down" if down else "pushed the margins of others less than other slices did"
+    told = "the interval says down" if down else "whether down or up, the interval does not tell"
+    return Finding("own", f"Its training pairs {claim}", f"{_outside(own)}: {told}. {_beyond_size(own)}.")
 
 
 def _perhaps_pushed(own: Mapping[str, Any]) -> Finding:
-    sentence = (
-        "By this run's account its training pairs pushed held-out pairs outside it by "
-        f"{interval(dict(own), 'pushed')} a pair, {own['pairs']} pairs looked at: that alone could be chance."
+    if own["direction"] == "down":
+        told = "the interval says down, but not that other slices, for their size, did otherwise"
+    else:
+        told = "whether down or up, the interval does not tell"
+    return Finding("weak", "", f"{_outside(own)}: {told}.")
+
+
+def _outside(own: Mapping[str, Any]) -> str:
+    return (
+        "By this run's account its training pairs pushed the margins of held-out pairs outside it by "
+        f"{interval(dict(own), 'pushed')} a pair ({own['pairs']} of {own['of']} pairs looked at)"
     )
-    return Finding("weak", "", sentence)
+
+
+def _beyond_size(own: Mapping[str, Any]) -> str:
+    by_chance = chance(own["p_adjusted"])
+    return f"That other slices pushed those pairs more for their size is told ({by_chance}, adjusted for all slices)"
 
 
 def _less_likely(row: dict[str, Any], tested: int) -> Finding:
@@ -93,3 +110,19 @@ def _less_likely(row: dict[str, Any], tested: int) -> Finding:
         "Wrong labels look like this: read some of its pairs."
     )
     return Finding("displaced", "Its chosen answers grew less likely while those of the rest gained", sentence)
+
+
+def told(account: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each training slice did to held-out pairs outside itself, with `words`: is up or down told, or neither."""
+    size = {cell["train"]: cell["train_pairs"] for cell in account["cells"]}
+    return [
+        {"name": name, "train_pairs": size[name], **one, "words": _in_words(one)}
+        for name, one in account["elsewhere"].items()
+    ]
+
+
+def _in_words(one: Mapping[str, Any]) -> str:
+    words = f"pushed them {one['direction']}" if one["direction"] else "up or down: not told, the interval covers 0"
+    if differs(one):
+        words += f"; {'less' if one['excess'] < 0 else 'more'} than the other slices for its size"
+    return words

@@ -2,8 +2,9 @@
 
 A slice is named only when something stands in a declared family (Benjamini-Hochberg, q = 0.10): its margins moved less
 than the rest, its chosen answers grew less likely than the rest, or its training pairs pushed other held-out pairs
-down. The strongest evidence is named first; a slice whose removal was tried and helped nobody is named last.
-Everything else is "no slice stands out", with the smallest difference that would have shown.
+down, or less than others did for their size (the page says which of the two). The strongest evidence is named first; a
+slice whose removal was tried and helped nobody is named last. Everything else is "no slice stands out", with the
+smallest difference that would have shown.
 """
 
 import shlex
@@ -11,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpo_train.describe.axes import ALL, FEWEST, TOO_SMALL
-from dpo_train.report.findings import findings
+from dpo_train.report.findings import Q, differs, findings
 from dpo_train.report.wording import interval, number, percent
 
-Q = 0.10  # expected share of false discoveries among the slices named
 LEVELS = {
     "described": "Evidence: described (where it happened; not yet why, nor confirmed by a retraining).",
-    "accounted": "Evidence: accounted for by its own gradients in this run; not confirmed by a retraining.",
+    "accounted": "Evidence: accounted for by its own gradients in this run, which pushed other held-out pairs down "
+    "(the interval says so); not confirmed by a retraining.",
+    "pushed less": "Evidence: accounted for in part. Its own gradients pushed other held-out pairs less than those of "
+    "other slices did for their size; whether they pushed them down is not told (the interval covers 0). Not confirmed "
+    "by a retraining.",
     "one seed": "Evidence: retrained once without it; how much a seed alone changes was not measured.",
     "confirmed": "Evidence: confirmed, a retraining without it changed the margins.",
     "not confirmed": "Evidence: a retraining without it did not clearly help the others; fixing it may gain nothing.",
@@ -67,7 +71,7 @@ def _pushing_down(account: Mapping[str, Any]) -> dict[tuple[str, str], dict[str,
     return {
         (account["axis"], name): cell
         for name, cell in account["elsewhere"].items()
-        if cell["p"] is not None and cell["p"] * len(account["train"]) <= Q and cell["excess"] < 0 > cell["pushed"]
+        if differs(cell) and cell["excess"] < 0 > cell["pushed"]
     }
 
 
@@ -86,12 +90,14 @@ def displaced(row: Mapping[str, Any]) -> bool:
 def _level(one: Mapping[str, Any]) -> str:
     if one["retrained"]:
         return str(one["retrained"]["verdict"])
-    return "accounted" if one["own"] else "described"
+    if one["own"]:
+        return "accounted" if one["own"]["direction"] == "down" else "pushed less"
+    return "described"
 
 
 def _strength(one: Mapping[str, Any]) -> tuple[Any, ...]:
     """Sorts by level, then by how many things speak against it, then by how far its margins fell."""
-    order = {"confirmed": 0, "one seed": 1, "accounted": 2, "described": 3, "not confirmed": 4}
+    order = {"confirmed": 0, "one seed": 1, "accounted": 2, "pushed less": 3, "described": 4, "not confirmed": 5}
     row = one["row"] or {}
     still_grew = (row.get("movement_high") or 0) >= 0
     return (
@@ -193,7 +199,9 @@ def _fix(rows: Sequence[dict[str, Any]], named: Sequence[dict[str, Any]]) -> dic
 def _next(name: str, level: str) -> str | None:
     """The option of `dpo report` that would raise the level of evidence."""
     wanted = f"--confirm {shlex.quote(name.replace(' = ', '=', 1))}"  # a name is data: a shell must not run it
-    return {"described": wanted, "accounted": wanted, "one seed": f"{wanted} --seeds 2"}.get(level)
+    if level == "one seed":
+        return f"{wanted} --seeds 2"
+    return wanted if level in ("described", "pushed less", "accounted") else None
 
 
 def _short(one: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from dpo_train.account.accounts import account, cost, cost_in_words, redundant
+from dpo_train.account.accounts import account, cost, cost_in_words, direction, redundant
 from dpo_train.config import TrainError
 from dpo_train.confirm.foretelling import foretold
 from dpo_train.confirm.truth import read as confirmations
@@ -34,6 +34,7 @@ from dpo_train.describe.statistics import clustered_mean, slope
 from dpo_train.describe.topics import no_topics, with_topics
 from dpo_train.report import charts, headline, wording
 from dpo_train.report.explorer import explorable, worst
+from dpo_train.report.findings import told
 from dpo_train.report.forest import forest
 from dpo_train.report.questions import in_shell, where
 
@@ -185,7 +186,10 @@ def _heat(made: dict[str, Any] | None) -> dict[str, list[list[dict[str, Any]]]] 
     grids = {}
     for name in ("pushed", "reallocated"):
         most = max((abs(cell[name]) for cell in made["cells"]), default=0.0) or 1.0
-        shaded = [{**cell, "value": cell[name], "shade": round(5 * cell[name] / most)} for cell in made["cells"]]
+        shaded = [
+            {**cell, "value": cell[name], "shade": round(5 * cell[name] / most), "told": direction(cell) is not None}
+            for cell in made["cells"]
+        ]
         grids[name] = [[cell for cell in shaded if cell["train"] == train] for train in made["train"]]
     return grids
 
@@ -276,6 +280,7 @@ def render_page(numbers: dict[str, Any]) -> str:
         forests={split: forest(rows, suspect["axis"] if suspect else None) for split, rows in by_split.items()},
         questions=questions,
         asked={one["key"]: f"rows-{place}" for place, one in enumerate(questions)},
+        told=told(numbers["account"]) if numbers["account"] else [],
         account_cost=cost_in_words(numbers["account"]) if numbers["account"] else "",
         waterfall=_waterfall(numbers["account"]),
         heat=_heat(numbers["account"]),

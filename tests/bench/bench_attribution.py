@@ -4,7 +4,8 @@
     python tests/bench/bench_attribution.py VERSION COLUMN [MODEL]  a published version, slices of COLUMN
 
 Prints what the account took of the loop, what it leaves of the weights' movement (parameters), the closure gap of every
-held-out slice and the correlation by pair (margins), and whether the weights are those of a run without it.
+held-out slice and the correlation by pair (margins), and whether the weights are those of a run without it. Last, on
+the random model, how far the split among slices is from that with an edge at every step, which closure cannot see.
 """
 
 import os
@@ -13,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor
 
 from dpo_train.account.accounts import account, cost, cost_in_words, read
+from dpo_train.account.attribution import closure
 from dpo_train.account.updates import Interval, Ledger
 from dpo_train.config import TrainConfig
 from dpo_train.describe.statistics import correlation
@@ -47,11 +50,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def seconds(version: Path, run: Path, model: str, column: str | None, rate: str = "mild") -> float:
+def seconds(version: Path, run: Path, model: str, column: str | None, rate: str = "mild", **changes: Any) -> float:
     """Of the training loop, the account's included."""
-    config = TrainConfig.model_validate(
-        {**SETTINGS, "model": model, "account_by": column, "learning_rate": RATES[rate]}
-    )
+    settings = {**SETTINGS, "model": model, "account_by": column, "learning_rate": RATES[rate], **changes}
+    config = TrainConfig.model_validate(settings)
     return float(train(config, version, run).speed["seconds"] or 0)
 
 
@@ -89,6 +91,9 @@ def main() -> None:
         intervals.clear()
         seconds(version, root / "strong", model, column, "strong")
         closes(root / "strong", column, "strong", intervals)
+        if len(sys.argv) < 2:
+            for rate in RATES:
+                splits(version, root, model, column, rate)
         files = [next((root / one).rglob("*model*.safetensors")) for one in ("off", "mild")]
         print("weights with and without:", "equal" if files[0].read_bytes() == files[1].read_bytes() else "DIFFERENT")
 
@@ -103,9 +108,27 @@ def closes(run: Path, column: str, rate: str, intervals: list[tuple[Tensor, Tens
     for head in made["columns"]:
         words = f"{head['pairs']} held-out pairs, moved {head['observed']:+.3f}"
         print(f"margins of {head['slice']}: {words}, closure gap {100 * head['closure']:.3f} %")
-    found = read(table)[0]
+    found = read(table).found
     by_pair = correlation((found.chosen - found.rejected).sum(1), found.chosen_observed - found.rejected_observed)
     print(f"correlation of attributed and observed by pair: {by_pair:.7f}")
+
+
+def splits(version: Path, root: Path, model: str, column: str, rate: str) -> None:
+    """Print how far the split of a run is from the finest one, by pair and bucket."""
+    finest = {"eval_steps": 1, "account_chords": STEPS, "account_closure": 1e-9}
+    ways = {"finest": finest, "4 chords": {"account_closure": 1e9}, "following": {}}
+    found = {}
+    for name, changes in ways.items():
+        seconds(version, root / f"{rate}-{name}", model, column, rate, **changes)
+        table = pq.read_table(root / f"{rate}-{name}" / "attribution.parquet")
+        found[name] = read(table).found, cost(table, None)
+    truth = found["finest"][0].chosen - found["finest"][0].rejected
+    for name, (one, spent) in found.items():
+        off = np.abs(one.chosen - one.rejected - truth).sum() / np.abs(truth).sum()
+        gap = closure(one, np.ones(len(truth)))
+        assert spent is not None
+        way = f"{spent['chords']} chords, {spent['gradients']} gradients"
+        print(f"{rate}, {name}: {way}; closure gap {100 * gap:.3f} %, split off by {100 * off:.2f} %")
 
 
 if __name__ == "__main__":
