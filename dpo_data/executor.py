@@ -170,7 +170,11 @@ class Ray:
             turn += 1
             return actors[turn % len(actors)].act.remote(job)
 
-        return self._ordered(submit, (job for part in (first, jobs) for job in part))
+        try:
+            yield from self._ordered(submit, (job for part in (first, jobs) for job in part))
+        finally:
+            for actor in actors:  # or an error that somebody still holds would hold their cores and GPUs too
+                self._ray.kill(actor)
 
     def close(self) -> None:
         self._ray.shutdown()

@@ -99,11 +99,12 @@ def nap_and_double(number: int) -> int:
     return 2 * number
 
 
-def test_what_goes_wrong_in_a_job_comes_out_as_it_is(workers: Executor) -> None:
+def test_what_goes_wrong_in_a_job_comes_out_as_it_is_and_holds_no_worker(workers: Executor, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^found 3, expected less$"):
         list(workers.map(refuse_three, range(5)))
-    with pytest.raises(DataError, match=r"^no model$"):
+    with pytest.raises(DataError, match=r"^no model$") as held:
         list(workers.map_on_actors(refuse_to_load, range(5)))
+    assert list(workers.map_on_actors(partial(Loaded, tmp_path), range(2))) == [1, 2], held
 
 
 def refuse_three(number: int) -> int:
