@@ -59,6 +59,11 @@ def opening(pair: EncodedPair) -> int:
     return count
 
 
+def end(pair: EncodedPair) -> int:
+    """Input tokens of the pair's longer response with the prompt before it."""
+    return len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) - 1
+
+
 def row_length(pair: EncodedPair) -> int:
     """Input tokens of the pair's shared row: prefix + the diverging parts, without either's last token."""
     shared = opening(pair)
@@ -99,12 +104,16 @@ def rate_factor(kind: str, step: int, total: int, warmup_ratio: float) -> float:
     return float(0.5 * (1 + np.cos(np.pi * done))) if kind == "cosine" else 1.0
 
 
-def cut(lengths: Indices, budget: int) -> list[Indices]:
+def cut(lengths: Indices, budget: int, beyond: npt.NDArray[np.bool_] | None = None) -> list[Indices]:
     """Positions of `lengths` in groups of at most `budget` tokens (more only where one row alone is longer).
 
     By falling length: the longest row comes first, so memory that is too short shows at once, and rows of a group are
-    alike, which keeps padding small for a model whose rows must lie apart.
+    alike, which keeps padding small for a model whose rows must lie apart. A group holds pairs that are `beyond` the
+    model's attention window or pairs that are not, never both.
     """
+    if beyond is not None and beyond.any():
+        kinds = np.flatnonzero(beyond), np.flatnonzero(~beyond)
+        return [kind[group] for kind in kinds for group in cut(lengths[kind], budget)]
     groups: list[Indices] = []
     order = np.argsort(-lengths, kind="stable")
     start = total = 0

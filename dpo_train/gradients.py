@@ -35,7 +35,7 @@ def add_gradient(scoring: Scoring, known: Known, window: Indices, observe: Obser
     """
     loss, policy, accelerator, pairs = scoring.loss, scoring.policy, scoring.accelerator, known.pairs
     mine = window[accelerator.process_index :: accelerator.num_processes]
-    groups = [mine[group] for group in cut(pairs.lengths[mine], scoring.budget)]
+    groups = [mine[group] for group in cut(pairs.lengths[mine], scoring.budget, policy.beyond(pairs.ends[mine]))]
     neutral = neutral_point(scoring, known, mine)
 
     def score(places: Indices) -> PairLogprobs:

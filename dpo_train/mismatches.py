@@ -32,7 +32,7 @@ class Mismatched:
         self.partners = partners(rows.pair_ids, rows.prompts)
         prompts, responses = rows.tokens_of("prompt"), rows.tokens_of("chosen") + rows.tokens_of("rejected")
         self.longest = int((prompts + responses).max(initial=0))
-        self.lengths = np.minimum(prompts + responses[self.partners], self.longest) - 1
+        self.lengths = self.ends = np.minimum(prompts + responses[self.partners], self.longest) - 1
 
     def __len__(self) -> int:
         return len(self.rows)

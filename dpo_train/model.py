@@ -20,12 +20,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from xxhash import xxh3_128
 
 from dpo_train.attention import NAME, read_whole_pairs
-from dpo_train.batches import EncodedPair, collate
+from dpo_train.batches import EncodedPair, Indices, collate, end
 from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
 from dpo_train.cpu_matmul import speed_up
 from dpo_train.logprobs import Sums, sums
@@ -48,6 +50,7 @@ class Policy:
         self.device = device
         self.adapter: Any = None  # the PeftModel around `network`
         self.way: Way = "shared"
+        self.window: int | None = None  # input tokens up to which responses may share a row; None: all of them may
         self.attention: str = network.config._attn_implementation  # the model's own
         self.needs: tuple[str, ...] = ()
         self.autocast = False
@@ -60,13 +63,22 @@ class Policy:
         return next(iter(self.network.parameters())).dtype  # type: ignore[no-any-return]
 
     def score(self, pairs: Sequence[EncodedPair], way: Way | None = None) -> Sums:
-        """Log-probabilities of the pairs, with gradient unless the caller turned it off."""
-        way = way or self.way
+        """Log-probabilities of the pairs, with gradient unless the caller turned it off.
+
+        A pair that ends beyond the attention window takes all pairs of its pass out of their shared row.
+        """
+        if way is None:
+            outgrown = self.way == "shared" and self.beyond(np.array([end(pair) for pair in pairs])).any()
+            way = "apart" if outgrown else self.way
         self._attend(way)
         batch = collate(pairs, way == "shared", self.device)
         self.counter.add(batch, torch.is_grad_enabled(), whole_logits=way == "whole logits")
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
             return sums(self.network, batch, self.needs, whole_logits=way == "whole logits")
+
+    def beyond(self, ends: Indices) -> npt.NDArray[np.bool_]:
+        """Which of the pairs with these last tokens outgrow the model's attention window."""
+        return np.zeros(len(ends), dtype=bool) if self.window is None else ends > self.window
 
     def _attend(self, way: Way) -> None:
         """Whole pairs in a row need an attention of ours; any other way the model's own, with the masks it makes."""

@@ -39,7 +39,8 @@ class Rows(Protocol):
 
     split: str
     pair_ids: list[str]
-    lengths: Indices
+    lengths: Indices  # input tokens of a row that the pair has for itself: prompt and what is not shared once
+    ends: Indices  # input tokens of its longer response with the prompt before it
 
     def __len__(self) -> int: ...
 
@@ -61,6 +62,8 @@ class PairSet:
         self.kept: Indices = np.flatnonzero(reasons == "").astype(np.int64)
         self.pair_ids: list[str] = self._column("pair_id")
         self.lengths: Indices = np.asarray(self._numbers(tokens, "length"), dtype=np.int64)
+        longer = np.maximum(self.tokens_of("chosen"), self.tokens_of("rejected"))
+        self.ends: Indices = self.tokens_of("prompt") + longer - 1
         self.weights = self._floats("weight")
         self.confidence = self._floats("confidence")
         self.prompts = self._prompt_groups()
@@ -81,12 +84,6 @@ class PairSet:
         """How many tokens that part of every pair has, shape (pairs,); 0 for a side that a single response lacks."""
         counts = pc.list_value_length(self.tokens.data.column(f"{part}_tokens")).to_numpy()
         return np.asarray(counts[self.kept], dtype=np.int64)
-
-    @property
-    def longest(self) -> int:
-        """Input tokens of the longest prompt with a response behind it; 0 without pairs."""
-        responses = np.maximum(self.tokens_of("chosen"), self.tokens_of("rejected"))
-        return int((self.tokens_of("prompt") + responses - 1).max(initial=0))
 
     def metadata(self, indices: Sequence[int]) -> pa.Table:
         """Every column of some pairs; prompt, chosen and rejected as text (of a single response, one is empty)."""

@@ -133,7 +133,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         raise TrainError(f"{version}: no training pair can be used. {why} Raise max_length, or look at the audit.")
 
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
-    slower = choose_way(policy, training.encoded(middle), max(pairs.longest for pairs in sets.values()))
+    slower = choose_way(policy, training.encoded(middle), np.concatenate([pairs.ends for pairs in sets.values()]))
     said = [*sentences(checked, config.max_length), *([slower] if slower else [])]
     said += notes(config, training, sets["validation"])
     for note in said:

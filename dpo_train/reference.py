@@ -74,7 +74,7 @@ def scored(
         memory_of(pairs, indices, budget),
         bar(tokens, f"{what} {pairs.split}", "tok", stays=False) as shown,
     ):
-        for group in cut(pairs.lengths[indices], budget):
+        for group in cut(pairs.lengths[indices], budget, policy.beyond(pairs.ends[indices])):
             places = indices[group]
             sums = policy.score(pairs.encoded(places))
             _check_finite(sums, pairs, places)
@@ -198,7 +198,7 @@ def _compute(policy: Policy, pairs: Rows, indices: Indices, budget: int, into: R
 
 def _folder(policy: Policy) -> str:
     precision = "autocast" if policy.autocast else str(policy.dtype)
-    text = f"{policy.weights} {precision} {policy.way} {policy.device.type}"
+    text = f"{policy.weights} {precision} {policy.way} {policy.window} {policy.device.type}"
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -2,8 +2,9 @@
 
 "shared" lays whole pairs in one row, "apart" gives each response a row of its own, and both put the head on scored
 positions only; "whole logits" is the model's own forward pass with the attention it was opened with, and right by
-definition. The surprise: what a few short pairs cannot show is asked otherwise: a window of attention shorter than the
-longest response of the configuration, and leaks between responses by rewriting one and looking at the others.
+definition. The surprise: what a few short pairs cannot show is asked otherwise: leaks between responses, by rewriting
+one and looking at the others, and windows of attention, of the configuration. Where there is one, pairs that end within
+it share a row, and those that outgrow it are laid apart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpo_train.batches import EncodedPair, opening
+from dpo_train.batches import EncodedPair, Indices, end, opening
 from dpo_train.logprobs import Sums
 from dpo_train.model import Policy, Way
 
@@ -22,12 +23,12 @@ SIZES = (16, 8, 24)  # tokens of a checked pair: of the prompt, of what both res
 WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
 
-def choose_way(policy: Policy, pairs: Sequence[EncodedPair], longest: int) -> str | None:
+def choose_way(policy: Policy, pairs: Sequence[EncodedPair], ends: Indices) -> str | None:
     """Check the fast ways of scoring against the model's own logits on a few pairs and keep the first that holds.
 
-    The pairs are cut short first: any tokens show it, and long rows would only cost time. `longest` is the number of
-    input tokens, prompt and response, of the longest response that will be scored. Returns None, or a sentence saying
-    what was given up and why.
+    The pairs are cut short first: any tokens show it, and long rows would only cost time. `ends` are the input tokens,
+    prompt and longer response, of every pair that will be scored. Returns None, or a sentence saying what was given up
+    and why.
     """
     pairs = sorted(map(_around_the_fork, pairs), key=lambda pair: -len(pair.chosen))  # the first one is rewritten
     ways: list[Way] = ["shared", "apart"] if policy.way == "shared" else ["apart"]
@@ -35,7 +36,7 @@ def choose_way(policy: Policy, pairs: Sequence[EncodedPair], longest: int) -> st
     with torch.inference_mode():
         right = policy.score(pairs, "whole logits")
         for way in ways:
-            fault = _fault(policy, way, pairs, right, longest)
+            fault = _fault(policy, way, pairs, right)
             if fault is None:
                 policy.way = way
                 break
@@ -43,15 +44,29 @@ def choose_way(policy: Policy, pairs: Sequence[EncodedPair], longest: int) -> st
         else:
             policy.way = "whole logits"
     if not given_up:
-        return None
+        return _apart_alone(policy, ends)
     return f"Scoring falls back to '{policy.way}', which is slower: {'; '.join(given_up)}."
 
 
-def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums, longest: int) -> str | None:
+def _apart_alone(policy: Policy, ends: Indices) -> str | None:
+    """Set the window within which rows are shared, and say how many pairs outgrow it; None where none does."""
+    if policy.way != "shared":
+        return None
+    policy.window = window_of(policy.network)
+    outgrown = int(policy.beyond(ends).sum())
+    if not outgrown:
+        return None
+    return (
+        f"{outgrown} of {len(ends)} pairs end beyond token {policy.window}, where the model's attention has a window: "
+        "their responses are scored apart, which is slower."
+    )
+
+
+def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums) -> str | None:
     """What is wrong with a way of scoring, or None."""
     precision = torch.bfloat16 if policy.autocast else policy.dtype
     limit = tolerance(precision, max(len(response) for pair in pairs for response in pair[1:]))
-    if way == "shared" and (unlike := unlike_whole_pairs(policy.network, longest)):
+    if way == "shared" and (unlike := unlike_whole_pairs(policy.network, max(map(end, pairs)))):
         return unlike
     try:
         found = policy.score(pairs, way)
@@ -85,26 +100,35 @@ def _moved_by_rival(policy: Policy, pairs: Sequence[EncodedPair], before: Sums) 
 
 
 def unlike_whole_pairs(network: Any, longest: int) -> str | None:
-    """Why plain attention of every token to its whole past is not what the model does, whatever pairs show; or None.
+    """Why plain attention of every token to its whole past is not what the model does within `longest`; or None.
 
-    A window that holds the longest response is none. Layers that keep a state instead of attending would carry it from
-    one response to the next. Caps and sinks come to an attention as keyword arguments, which few honour.
+    A window that holds so many tokens is none. Layers that keep a state instead of attending would carry it from one
+    response to the next. Caps and sinks come to an attention as keyword arguments, which few honour.
     """
     config = network.config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None):
         return f"its attention caps scores (attn_logit_softcapping {config.attn_logit_softcapping})"
     if any(name.endswith(".sinks") for name, _ in network.named_parameters()):
         return "its attention has sinks"
-    kinds = set(getattr(config, "layer_types", None) or [])
-    strange = kinds - {"full_attention"} - WINDOWS.keys()
+    strange = set(getattr(config, "layer_types", None) or []) - {"full_attention"} - WINDOWS.keys()
     if strange:
         return f"the model has layers of type {', '.join(sorted(strange))}"
+    window = window_of(network)
+    if window is not None and window < longest:
+        return f"its attention has a window of {window} tokens, and the pairs tried are of {longest}"
+    return None
+
+
+def window_of(network: Any) -> int | None:
+    """Tokens that the narrowest attention window of the model holds, 0 where that is not said; None without any."""
+    config = network.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or [])
+    found = []
     for kind, name in WINDOWS.items():
         width = getattr(config, name, None)
-        used = kind in kinds or (width is not None and not kinds)  # Mistral names no types: every layer has it
-        if used and (width is None or width < longest):
-            return f"its attention has a window ({name} {width}), and the longest response ends at token {longest}"
-    return None
+        if kind in kinds or (width is not None and not kinds):  # Mistral names no types: every layer has it
+            found.append(int(width or 0))
+    return min(found, default=None)
 
 
 def widest_difference(left: Sums, right: Sums) -> Tensor:

@@ -37,6 +37,8 @@ def test_a_cut_takes_long_rows_first_and_fills_each_pass() -> None:
     groups = cut(np.array([100, 10, 90, 10, 30]), 200)
     assert [group.tolist() for group in groups] == [[0, 2], [4, 1, 3]]
     assert cut(np.array([], dtype=np.int64), 200) == []
+    beyond = np.array([False, True, False, False, True])
+    assert [group.tolist() for group in cut(np.array([100, 10, 90, 10, 30]), 200, beyond)] == [[4, 1], [0, 2, 3]]
 
 
 def test_a_row_holds_prompt_and_shared_opening_once_and_no_last_token() -> None:

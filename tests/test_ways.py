@@ -1,7 +1,10 @@
 """Models of many families, of a few thousand random weights: exact in whole pairs, or a slower way is taken aloud."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -9,8 +12,14 @@ import torch
 from dpo_train.attention import span
 from dpo_train.batches import EncodedPair
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.encoding import Encoder
+from dpo_train.gradients import add_gradient
 from dpo_train.logprobs import Sums
+from dpo_train.losses import Sigmoid
 from dpo_train.model import Policy, wrap
+from dpo_train.pairs import open_pairs
+from dpo_train.reference import reference, scored
+from dpo_train.scoring import Known, Scoring
 from dpo_train.ways import choose_way, widest_difference
 
 HEADS = {"head_dim": 16}
@@ -29,12 +38,13 @@ FAMILIES: list[tuple[str, dict[str, Any], str, str]] = [
     ("mixtral", {"num_local_experts": 4, "sliding_window": None}, "shared", ""),
     ("mistral", {"sliding_window": None}, "shared", ""),
     ("mistral", {"sliding_window": 54}, "shared", ""),
-    ("mistral", {"sliding_window": 53}, "apart", "(sliding_window 53), and the longest response ends at token 54"),
-    ("phi3", WINDOW, "apart", "window"),
-    ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "apart", "window"),
-    ("gemma3_text", {"query_pre_attn_scalar": 16, **HEADS, **WINDOW}, "apart", "window"),
+    ("mistral", {"sliding_window": 53}, "shared", "1 of 3 pairs end beyond token 53"),
+    ("mistral", {"sliding_window": 8}, "apart", "a window of 8 tokens, and the pairs tried are of 9"),
+    ("phi3", WINDOW, "shared", "1 of 3"),
+    ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "shared", "1 of 3"),
+    ("gemma3_text", {"query_pre_attn_scalar": 16, **HEADS, **WINDOW}, "shared", "1 of 3"),
     ("llama4_text", {"attention_chunk_size": 16, "intermediate_size_mlp": 64, "num_local_experts": 2, **HEADS},
-     "apart", "window"),
+     "shared", "1 of 3"),
     ("gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 2.0, **HEADS},
      "apart", "caps scores"),
     ("gemma3_text", {"query_pre_attn_scalar": 16, "final_logit_softcapping": 2.0, "sliding_window": 64, **HEADS},
@@ -63,7 +73,7 @@ SHORT = [
     EncodedPair(some(3, 4), [7, *some(4, 3), 257], [7, *some(5, 2), 257]),
 ]
 LONG = [EncodedPair(some(6, 29), [*some(7, 20), 257], [*some(8, 25), 257]), SHORT[1], EncodedPair([5], [6, 257], [8])]
-LONGEST = 29 + 26 - 1
+ENDS = np.array([29 + 26 - 1, 4 + 5 - 1, 1 + 2 - 1])
 
 
 def policy(family: str, sizes: dict[str, Any], dtype: torch.dtype = torch.float32) -> Policy:
@@ -90,10 +100,10 @@ def test_a_family_is_scored_exactly_and_aloud_where_slower(
     scorer = policy(family, sizes)
     with torch.no_grad():
         expected = textbook(scorer.network, LONG)  # as transformers opened it, before anything was set
-        told = choose_way(scorer, SHORT, LONGEST)
+        told = choose_way(scorer, SHORT, ENDS)
         found = scorer.score(LONG)
-    assert (scorer.way, told is None) == (way, way == "shared")
-    assert told is None or (said in told and f"falls back to '{way}'" in told)
+    assert (scorer.way, told is None) == (way, not said)
+    assert told is None or (said in told and (way == "shared" or f"falls back to '{way}'" in told))
     assert float(widest_difference(found, expected)) < 5e-4
     assert expected.chosen[0] < -20  # nothing here is trivially equal
 
@@ -106,16 +116,39 @@ def test_a_row_in_which_responses_see_each_other_is_found_in_any_precision(
         policy("llama", {"initializer_range": 0.02}, dtype),
         policy("llama", {"initializer_range": 0.02}, dtype),
     )
-    assert choose_way(sound, LONG, LONGEST) is None and sound.way == "shared"
+    assert choose_way(sound, LONG, ENDS) is None and sound.way == "shared"
     monkeypatch.setattr("dpo_train.batches.span", lambda *parts: span(*parts)._replace(main=sum(parts[:3]), rejected=0))
-    told = choose_way(leaky, LONG, LONGEST)
+    told = choose_way(leaky, LONG, ENDS)
     assert leaky.way != "shared" and told is not None and told.count("nats") == 1
+
+
+def test_only_pairs_that_outgrow_the_window_leave_the_shared_row(tmp_path: Path) -> None:
+    pairs = open_pairs(tiny.version(tmp_path), "train", Encoder(tiny.tokenizer(), 400, "drop"), tmp_path / "cache")
+    every, window = np.arange(len(pairs)), int(np.median(pairs.ends))
+    mixed, apart = (policy("mistral", {"sliding_window": window, "max_position_embeddings": 512}) for _ in range(2))
+    apart.way = "apart"
+    with torch.no_grad():
+        right = textbook(mixed.network, pairs.encoded(every))
+    assert choose_way(mixed, SHORT, pairs.ends) is not None and mixed.way == "shared"
+    found = reference(mixed, pairs, every, tmp_path, 2000)
+    np.testing.assert_allclose(found.chosen, right.chosen.numpy(), atol=5e-4)
+    np.testing.assert_allclose(found.rejected, right.rejected.numpy(), atol=5e-4)
+    places = [group for group, _ in scored(mixed, pairs, every, 2000)]
+    assert {len(set(pairs.ends[group] > window)) for group in places} == {1} and len(places) < len(pairs)
+    alone = SimpleNamespace(process_index=0, num_processes=1, backward=torch.Tensor.backward)
+    gradients = []
+    for scorer in (mixed, apart):
+        add_gradient(Scoring(Sigmoid(), scorer, 2000, alone), Known(pairs, found), every)
+        gradients.append(
+            torch.cat([part.grad.flatten() for part in scorer.trainable().values() if part.grad is not None])
+        )
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
 
 
 def test_without_sharing_no_pair_shares_a_row() -> None:
     scorer = policy("llama", {})
     scorer.way = "apart"
-    assert choose_way(scorer, SHORT, LONGEST) is None
+    assert choose_way(scorer, SHORT, ENDS) is None
     assert scorer.way == "apart"
 
 
