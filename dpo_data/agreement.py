@@ -5,14 +5,16 @@ snapshot says, however often the snapshot is read again. The surprise: a single 
 100 %), and equal votes both ways are quarantined, never settled by the order of a file.
 """
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
 from dpo_data.settings import Settings
-from dpo_data.votes.reliability import CodedVotes, Reliability, ReliabilityLimits, estimate
+from dpo_data.votes.reliability import CodedVotes, Reliability, estimate
+from dpo_data.votes.skills import ReliabilityLimits
 
+METHOD = "agreement 2"  # raise it when the same votes would be judged otherwise; 1 knew no "neither"
 KEY = ["comparison_id", "source", "annotator"]
+_POSTERIOR = ["better_a", "better_b", "neither"]
 REVIEWS = "reviews"
 """The source of the store's own reviews: a second look at a comparison is not where it comes from."""
 
@@ -24,8 +26,10 @@ class AgreementLimits(Settings):
     """Share of the votes that chose the preferred side. Unanimity is not asked for: 39 % of MultiPref and 24 % of
     HelpSteer2 comparisons divide people for reasons other than noise (Diverging Preferences, arXiv 2410.14632)."""
     min_confidence: float = Field(0.55, ge=0.5, le=1)
-    """Posterior that the preferred side is better. 0.55 drops what is within .05 of a coin toss; 0.6 would also drop
-    a comparison with one graded vote of little more than half its source's usual strength."""
+    """See `measure`. 0.55 drops what is within .05 of a coin toss, be it that nobody knows which side is better or that
+    neither is. Of UKPConvArg1's 6,229 records that nothing else drops it drops 16; gold knows 15 and says 5 right
+    (tests/bench/bench_calibration.py). 0.6 would also drop a comparison with one graded vote of little more than half
+    its source's usual strength, and 0.75 every comparison of which probably neither is better."""
     settle_contradictions_above: float | None = Field(None, ge=0.5, le=1)
     """Keep equal votes both ways where the annotators' reliability alone makes one side this probable; never by
     default, since skill is an estimate and the votes are a fact."""
@@ -144,9 +148,7 @@ def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes
         pl.col("item").cast(pl.Int32),
         pl.col("person").cast(pl.Int32).alias("annotator"),
         pl.col("choice").replace_strict(side, default=0.0, return_dtype=pl.Float32).alias("direction"),
-        (pl.when(decided).then(graded).otherwise(limits.tie_evidence) * pl.col("copies"))
-        .cast(pl.Float32)
-        .alias("evidence"),
+        (pl.when(decided).then(graded).otherwise(1.0) * pl.col("copies")).cast(pl.Float32).alias("evidence"),
         pl.col("shown_first").replace_strict(side, default=0.0, return_dtype=pl.Float32).alias("first"),
         pl.col("copies").cast(pl.Int32).alias("repeats"),
     )
@@ -156,22 +158,23 @@ def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes
 
 
 def posteriors(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[pl.DataFrame, Reliability]:
-    """comparison_id and `posterior_a`, the probability that a is the better response; and the whole estimate."""
+    """comparison_id, `better_a`, `better_b` and `neither`, probabilities that add up to one; and the whole estimate."""
     votes, items, _ = code(collapsed, limits)
     found = estimate(votes, limits)
-    posterior = pl.Series("posterior_a", 1 / (1 + np.exp(-found.logit)))
-    return items.select("comparison_id").with_columns(posterior), found
+    columns = [pl.Series(*column) for column in zip(_POSTERIOR, found.probabilities, strict=True)]
+    return items.select("comparison_id").with_columns(columns), found
 
 
 def measure(ledger: pl.DataFrame, votes: pl.DataFrame, limits: AgreementLimits | None = None) -> pl.DataFrame:
     """The ledger with source, vote counts, self_contradictions, preferred, agreement and confidence.
 
-    `preferred` is the side with the larger posterior; null where the posterior is even, where more votes say tie than
-    say either side, or where there is no vote. `agreement` is the share of all votes, ties included, for `preferred`;
-    null below two votes. `confidence` is the posterior of `preferred`, given that one of the two is better. Where
-    neither is, it says too much: on UKPConvArg1 rows of .85 (.8 to .9) are right .76 of the time if a gold label
-    "equal" counts half, .93 of the time where gold has a side; on simulated votes .84. So no temperature is put on it:
-    the one that would fit those ties foretells votes worse (tests/bench/bench_agreement.py, published).
+    `preferred` is the likelier better side; null where both are as likely, where more votes say tie than say either
+    side, or where there is no vote. `agreement` is the share of all votes, ties included, for `preferred`; null below
+    two votes. `neither` is the posterior probability that there is no real difference (null without votes), and
+    `confidence` the probability that `preferred` is better plus half of `neither`: how often a judge would choose it
+    who is never wrong and tosses a coin where there is nothing to choose. It is never below one half, and the soft
+    label that the votes speak for; the other side is better with probability 1 - confidence - neither / 2. Where a
+    source has no ties, `neither` is 0: it cannot be told from noise there.
     """
     limits = limits or AgreementLimits()
     collapsed = collapse(votes)
@@ -179,23 +182,23 @@ def measure(ledger: pl.DataFrame, votes: pl.DataFrame, limits: AgreementLimits |
     counted = _tally(collapsed).join(posterior, on="comparison_id", how="left", maintain_order="left")
     added = [name for name in counted.columns if name != "comparison_id"]
     fresh = ledger.drop(*added, "preferred", "agreement", "confidence", strict=False)
-    numbers = [name for name in added if name not in ("source", "posterior_a")]
+    numbers = [name for name in added if name not in ("source", *_POSTERIOR)]
     frame = fresh.join(counted, on="comparison_id", how="left", maintain_order="left").with_columns(
         pl.col(numbers).fill_null(0)
     )
     tied = pl.col("votes_tie") > pl.max_horizontal("votes_a", "votes_b")
-    certain = (pl.col("posterior_a") - 0.5).abs() > 1e-9
+    certain = (pl.col("better_a") - pl.col("better_b")).abs() > 1e-9
     frame = frame.with_columns(
         pl.when(certain & ~tied)
-        .then(pl.when(pl.col("posterior_a") > 0.5).then(pl.lit("a")).otherwise(pl.lit("b")))
+        .then(pl.when(pl.col("better_a") > pl.col("better_b")).then(pl.lit("a")).otherwise(pl.lit("b")))
         .alias("preferred")
     )
     chosen = pl.when(pl.col("preferred") == "a").then(pl.col("votes_a")).otherwise(pl.col("votes_b"))
     known = pl.col("preferred").is_not_null()
     return frame.with_columns(
         pl.when(known & (pl.col("votes") >= 2)).then(chosen / pl.col("votes")).alias("agreement"),
-        pl.when(known).then(pl.max_horizontal("posterior_a", 1 - pl.col("posterior_a"))).alias("confidence"),
-    ).drop("posterior_a")
+        pl.when(known).then(pl.max_horizontal("better_a", "better_b") + pl.col("neither") / 2).alias("confidence"),
+    ).drop("better_a", "better_b")
 
 
 def rules(limits: AgreementLimits) -> dict[str, pl.Expr]:

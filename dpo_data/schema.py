@@ -97,7 +97,8 @@ LEDGER = pl.Schema(
         "self_contradictions": pl.UInt32(),  # annotators who chose both sides
         "preferred": pl.String(),  # a, b or null
         "agreement": pl.Float64(),  # share of the votes that chose `preferred`; null below two votes
-        "confidence": pl.Float64(),  # posterior that `preferred` is the better one
+        "confidence": pl.Float64(),  # P(`preferred` is better) + P(neither is) / 2, by the votes
+        "neither": pl.Float64(),  # P(neither is better)
         **{name: kind for name, kind in MEASURES.items() if name != "comparison_id" and kind != pl.Binary},
         "tokens_prompt": pl.UInt32(),
         "tokens_a": pl.UInt32(),
@@ -140,7 +141,8 @@ PAIRS = pl.Schema(
         "chosen": MESSAGES,
         "rejected": MESSAGES,
         "weight": pl.Float64(),
-        "confidence": pl.Float64(),
+        "confidence": pl.Float64(),  # P(chosen is better) + P(neither is) / 2: a soft label
+        "neither": pl.Float64(),  # P(neither is better)
         "votes_chosen": pl.UInt32(),
         "votes_rejected": pl.UInt32(),
         "source": pl.String(),

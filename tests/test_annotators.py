@@ -11,7 +11,8 @@ from vote_tables import swapped, votes
 from dpo_data import agreement as ag
 from dpo_data.intervals import wilson
 from dpo_data.votes.annotators import annotators
-from dpo_data.votes.reliability import CodedVotes, ReliabilityLimits, estimate
+from dpo_data.votes.reliability import CodedVotes, estimate
+from dpo_data.votes.skills import ReliabilityLimits
 
 
 def simulated(items: int = 600, seed: int = 0, each: int = 4) -> tuple[pl.DataFrame, np.ndarray]:
@@ -63,7 +64,7 @@ def test_inverted_votes_count_against_and_random_ones_hardly_at_all() -> None:
     frame, truth = simulated(1500)
     coded, items, people = ag.code(ag.collapse(frame), ReliabilityLimits())
     found = estimate(coded, ReliabilityLimits())
-    weight = dict(zip(people["annotator"], found.weight, strict=True))
+    weight = dict(zip(people["annotator"], found.skills.weights.side, strict=True))
     assert weight["inverted"] < -1
     assert abs(weight["random"]) < 0.3
     believed = (found.logit < 0).astype(int)
@@ -173,7 +174,7 @@ def test_the_estimate_agrees_with_crowd_kit_where_both_ask_the_same() -> None:
         items=2000,
     )
     ours = estimate(coded, ReliabilityLimits(tolerance=1e-7, iterations=500))
-    np.testing.assert_allclose(ours.skill, peer.skills_.sort_index().to_numpy(), atol=0.01)
+    np.testing.assert_allclose(ours.skills.skill, peer.skills_.sort_index().to_numpy(), atol=0.01)
     agree = ((ours.logit < 0).astype(int) == peer.labels_.sort_index().to_numpy()).mean()
     assert agree > 0.995
 

@@ -27,7 +27,18 @@ Row = dict[str, Any]
 _CHUNK = 5_000
 # Besides the ASCII signs their full-width forms, which spreadsheets take for the same (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-_METADATA = ("source", "preferred", "kept", "split", "agreement", "confidence", "similarity", "votes", "reasons")
+_METADATA = (
+    "source",
+    "preferred",
+    "kept",
+    "split",
+    "agreement",
+    "confidence",
+    "neither",
+    "similarity",
+    "votes",
+    "reasons",
+)
 
 # Choices and not Label Studio's Pairwise, which knows no tie.
 LABEL_STUDIO_CONFIG = """<View>

@@ -15,12 +15,15 @@ def trust(ledger: pl.DataFrame, sources: Sequence[dict[str, Any]]) -> dict[str, 
 
     `agreement` is the share of agreeing pairs of votes among the `vote_pairs` of all comparisons, kept or not, each
     pair within one source; null where no comparison has two votes.
-    `expected_wrong` is the sum of 1 - confidence over the `measured` kept pairs, `expected_share` the mean of it;
-    for a pair of which neither response is better that is too little, since the posterior takes one to be.
+    Over the `measured` kept pairs, those with a posterior: `expected_wrong` is how many probably stand the wrong way
+    round, the sum of 1 - confidence - neither / 2, and `expected_share` the mean of it; `expected_neither` is of how
+    many probably neither response is better, the sum of neither, and `expected_neither_share` the mean of that.
     `one_vote` and `several_annotators` count pairs.
     """
     kept = ledger.filter("kept")
-    doubt = 1 - kept["confidence"].drop_nulls()
+    known = kept.filter(pl.col("confidence").is_not_null()).with_columns(pl.col("neither").fill_null(0.0))
+    neither = known["neither"]
+    doubt = 1 - known["confidence"] - neither / 2
     vote_pairs = sum(row["vote_pairs"] for row in sources)
     agreeing = sum(row["agreement"] * row["vote_pairs"] for row in sources if row["vote_pairs"])
     return {
@@ -32,4 +35,6 @@ def trust(ledger: pl.DataFrame, sources: Sequence[dict[str, Any]]) -> dict[str, 
         "measured": len(doubt),
         "expected_wrong": float(doubt.sum()),
         "expected_share": float(doubt.sum()) / len(doubt) if len(doubt) else None,
+        "expected_neither": float(neither.sum()),
+        "expected_neither_share": float(neither.sum()) / len(doubt) if len(doubt) else None,
     }

@@ -9,7 +9,7 @@ from hashlib import blake2b, sha256
 import numpy as np
 import polars as pl
 
-from dpo_data import contamination, duplicates, embeddings, prompts, schema, similarity
+from dpo_data import agreement, contamination, duplicates, embeddings, prompts, schema, similarity
 from dpo_data.batches import Batches
 from dpo_data.curate import CurationConfig
 from dpo_data.texts import neighbours, text_measures, tokens
@@ -40,8 +40,13 @@ def models(config: CurationConfig) -> dict[str, str]:
 
 
 def methods(config: CurationConfig) -> dict[str, str]:
-    """The method version of every measure on text; what is switched off has no entry."""
-    found = {"text": text_measures.METHOD, "duplicates": duplicates.METHOD, "prompts": prompts.METHOD}
+    """The method version of every measure on text and of that on votes; what is switched off has no entry."""
+    found = {
+        "text": text_measures.METHOD,
+        "agreement": agreement.METHOD,
+        "duplicates": duplicates.METHOD,
+        "prompts": prompts.METHOD,
+    }
     if config.tokenizer is not None:
         found["tokens"] = tokens.METHOD
     if config.embedding_model is not None:
@@ -55,7 +60,7 @@ def methods(config: CurationConfig) -> dict[str, str]:
 
 def decisions(ledger: pl.DataFrame) -> str:
     """Hash of what was decided for every comparison, and on which votes, whatever the row order."""
-    numbers = [pl.col(name).round(9) for name in ("confidence", "weight")]
+    numbers = [pl.col(name).round(9) for name in ("confidence", "neither", "weight")]
     return rows(
         ledger.select("comparison_id", "votes_a", "votes_b", "votes_tie", "preferred", "split", "reasons", *numbers)
     )

@@ -134,6 +134,7 @@ def pair_columns(rows: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
         _answer(rejected("response")).alias("rejected"),
         "weight",
         "confidence",
+        "neither",
         chosen("votes").alias("votes_chosen"),
         rejected("votes").alias("votes_rejected"),
         "source",

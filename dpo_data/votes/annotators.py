@@ -16,7 +16,8 @@ from pydantic import Field
 from dpo_data.agreement import KEY, code, collapse
 from dpo_data.intervals import Z95, wilson
 from dpo_data.settings import Settings
-from dpo_data.votes.reliability import CodedVotes, Reliability, ReliabilityLimits, estimate, without_own
+from dpo_data.votes.reliability import CodedVotes, Reliability, estimate, without_own
+from dpo_data.votes.skills import ReliabilityLimits
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +53,7 @@ def annotators(
     coded, _, people = code(collapse(votes) if collapsed is None else collapsed, reliability)
     found = estimate(coded, reliability)
     table = people.with_columns(**leave_one_out(coded, found, limits), **_counts(coded)).with_columns(
-        pl.Series("skill", found.skill), pl.Series("position_bias", found.bias)
+        pl.Series("skill", found.skills.skill), pl.Series("position_bias", found.skills.bias)
     )
     table = table.join(_position(votes), on=["source", "annotator"], how="left", nulls_equal=True)
     table = table.join(_repeats(votes), on=["source", "annotator"], how="left", nulls_equal=True)
@@ -78,13 +79,14 @@ def annotators(
 def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits) -> dict[str, pl.Series]:
     """Leave-one-out accuracy with its interval, the flag, and the decisions that flip without the annotator.
 
-    With c the posterior of the others' choice, P(agree) = skill c + (1 - skill)(1 - c). Weighting votes by s = 2c - 1
-    (a coin toss of the others judges nobody) the weighted agreement is A + B skill, A = sum s(1-c) / sum s,
-    B = sum s^2 / sum s; its Wilson interval on Kish's n = (sum s)^2 / sum s^2 maps to the skill by the same line.
+    With c and d the others' posterior of their choice and of the other side, and a coin where neither is better,
+    P(agree) = 1/2 + (skill - 1/2) s, s = c - d. Weighting votes by s (a coin toss of the others judges nobody, nor does
+    a comparison in which they see no difference) the weighted agreement is (1 - B) / 2 + B skill, B = sum s^2 / sum s;
+    its Wilson interval on Kish's n = (sum s)^2 / sum s^2 maps to the skill by the same line.
     """
-    whole, rest = without_own(votes, found)
+    whole, rest, neither = without_own(votes, found)
     flips = np.sign(np.where(np.abs(whole) < 1e-4, 0, whole)) != np.sign(rest)
-    surplus = np.abs(np.tanh(rest / 2)) * (votes.direction != 0)
+    surplus = (1 - neither) * np.abs(np.tanh(rest / 2)) * (votes.direction != 0)
     weight = surplus * votes.repeats
 
     def total(values: NDArray[Any]) -> Floats:

@@ -1,46 +1,30 @@
-"""How far each annotator can be believed, and what that makes of each comparison: binary Dawid-Skene.
+"""How far each annotator can be believed, and what that makes of each comparison: Dawid-Skene with a third state.
 
-Two annotators who agree with everyone else deserve more weight than two who click at random; an annotator whose
-labels are inverted deserves a negative one. The model is the one-coin case of Dawid and Skene (Applied Statistics 28,
-1979) with a Beta prior that is shared among annotators, and a position bias for each annotator as a logit term:
-logit P(vote = side shown first) = s_j z + b_j with z = +1 where the better response was shown first, else -1.
-The surprise: a comparison on which one annotator voted says nothing about who is skilled, and EM would crawl towards
-the prior on such rows, so they are judged by the estimate and take no part in it.
+Of two responses a is better, b is better, or neither is. Two annotators who agree with everyone else deserve more
+weight than two who click at random; an annotator whose labels are inverted deserves a negative one. The model is Dawid
+and Skene's (Applied Statistics 28, 1979) with exchangeable sides:
+
+* a vote for a side: logit P(vote = side shown first) = s_j z + b_j with z = +1 where the better response was shown
+  first, else -1, and a Beta prior on P(right) that is shared among annotators; a coin where neither is better;
+* a tie: odds r_j o, with r_j how readily the annotator says tie, and o larger where neither is better (Davidson's
+  model, JASA 65, 1970, has one o that follows the distance of the two; here there are two distances).
+
+A tie is evidence of neither, and so are votes both ways. Where a source has no ties, nothing can tell neither from
+noise: there is none, and the posterior is that of one of two sides. The surprise: a comparison on which one annotator
+voted says nothing about who is skilled, and EM would crawl towards the prior on such rows, so they are judged by the
+estimate and take no part in it.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import sparse
+from scipy.special import expit
 
-from dpo_data.settings import Settings
+from dpo_data.votes.skills import Masses, ReliabilityLimits, Skills, Weights, maximise, start
 
 Floats = NDArray[np.float64]
-
-
-class ReliabilityLimits(Settings):
-    """Priors and stopping rule of the estimate."""
-
-    prior_right: float = Field(20.0, gt=0)
-    """Beta(20, 10) on the share of right votes in a source: two thirds, a little better than chance, on the word of 30
-    votes. A source with a single vote everywhere gets its mean as confidence: unknown, not certain, whatever other
-    sources show; a few comparisons shared by two sources, often copies of one another, make neither of them sure."""
-    prior_wrong: float = Field(10.0, gt=0)
-    prior_votes: float = Field(8.0, gt=0)
-    """How many votes' worth an annotator starts at the skill of all annotators of the source together."""
-    tie_evidence: float = Field(0.25, ge=0, le=1)
-    """How much of a vote a tie counts: evenly half for either side, half right and half wrong. Whole votes predict
-    held-out votes worse (log loss .588 against .571 on UKPConvArg1, .650 against .566 on LLMFAO); none at all is better
-    on one and worse on the other, and would call who always ties skilled (tests/bench/bench_agreement.py)."""
-    max_strength: float = Field(2.0, ge=1)
-    """The most that a graded vote counts, against one for the median strength of its source. Strength is evidence: on
-    SQuALITY's ratings votes with a gap under .1 of the scale agree with the others 56 % of the time, those with .35 to
-    .58 92 %, above that 97 % (tests/bench/bench_agreement.py)."""
-    iterations: int = Field(50, ge=1)
-    tolerance: float = Field(1e-4, gt=0)
-    """Stop when no annotator's skill moves further than this."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class CodedVotes:
     item: NDArray[np.int32]
     annotator: NDArray[np.int32]
     direction: NDArray[np.float32]  # +1 for a, -1 for b, 0 for a tie
-    evidence: NDArray[np.float32]  # strength x number of like votes; ties: the limit's tie_evidence
+    evidence: NDArray[np.float32]  # strength x number of like votes; a tie has no strength
     first: NDArray[np.float32]  # +1 where a was shown first, -1 where b was, 0 unknown
     repeats: NDArray[np.int32]  # how many like votes this row stands for (anonymous votes)
     group: NDArray[np.int64]  # (annotators,) the source that each annotator's prior is shared in
@@ -64,117 +48,142 @@ class CodedVotes:
 
 @dataclass(frozen=True)
 class Reliability:
-    """The estimate: `logit[i] > 0` means a is better, `skill[j]` is P(right), `bias[j]` the pull to the first side."""
+    """The estimate: of every comparison, and of every annotator and source (`Skills`)."""
 
-    logit: Floats  # (items,)
-    skill: Floats  # (annotators,)
-    weight: Floats  # (annotators,) log-odds that one full vote moves a comparison
-    bias: Floats  # (annotators,) logit added to the side shown first
-    lean: Floats  # (annotators,) log-odds taken off the side shown first, whatever the vote
-    prior_skill: Floats  # (groups,) share of right votes in each source: where its annotators start
+    logit: Floats  # (items,) log P(a better) / P(b better)
+    neither_logit: Floats  # (items,) log P(neither better) / P(one is)
+    skills: Skills
+    prior_neither: Floats  # (groups,) share of the source's comparisons of which neither response is better
     iterations: int
     converged: bool
 
+    @property
+    def probabilities(self) -> tuple[Floats, Floats, Floats]:
+        """P(a better), P(b better), P(neither better), each (items,)."""
+        one = expit(-self.neither_logit)
+        return one * expit(self.logit), one * expit(-self.logit), expit(self.neither_logit)
 
-def contribution(votes: CodedVotes, found: Reliability) -> NDArray[np.float32]:
-    """Log-odds towards a that each vote brought, shape (votes,)."""
-    weight, lean = found.weight.astype(np.float32), found.lean.astype(np.float32)
-    towards_a = votes.direction * weight[votes.annotator]
+
+def contributions(votes: CodedVotes, weights: Weights) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Log-odds of a over b, and of neither over both, that each vote brought; both (votes,)."""
+    tie = votes.direction == 0
+    towards_a = votes.direction * weights.side.astype(np.float32)[votes.annotator]
+    neither = np.where(tie, weights.tie[votes.annotator], weights.decided[votes.annotator]).astype(np.float32)
     if votes.first.any():
-        towards_a += votes.first * lean[votes.annotator]
-    towards_a *= votes.evidence
-    return towards_a
+        towards_a += ~tie * votes.first * weights.lean.astype(np.float32)[votes.annotator]
+        neither += votes.direction * votes.first * weights.placed.astype(np.float32)[votes.annotator]
+    return towards_a * votes.evidence, neither * votes.evidence
 
 
-def without_own(votes: CodedVotes, found: Reliability) -> tuple[Floats, Floats]:
-    """The log-odds of each vote's item with all votes, and without any of the vote's annotator; both (votes,)."""
-    own = contribution(votes, found)
+def without_own(votes: CodedVotes, found: Reliability) -> tuple[Floats, Floats, Floats]:
+    """What each vote's comparison is without any of the annotator's votes on it; all (votes,).
+
+    The log-odds of a over b with them, the same without, and P(neither) without.
+    """
+    own, own_neither = contributions(votes, found.skills.weights)
     new = _new_voter(votes)
     if not new.all():  # an anonymous source has several rows on an item, and they do not judge one another
         block = np.cumsum(new) - 1
-        own = np.bincount(block, own)[block].astype(np.float32)
+        own, own_neither = (np.bincount(block, each)[block].astype(np.float32) for each in (own, own_neither))
     whole = found.logit[votes.item]
     rest = whole - own
     rest[np.abs(rest) < 1e-4] = 0  # nobody else voted: what is left is rounding
-    return whole, rest
+    odds = (found.neither_logit + _both(found.logit))[votes.item] - own_neither
+    return whole, rest, expit(odds - _both(rest))
 
 
 def estimate(votes: CodedVotes, limits: ReliabilityLimits | None = None) -> Reliability:
-    """Skill and bias of every annotator and the posterior of every item, by EM.
+    """Skill, bias and readiness to tie of every annotator, and the posterior of every item, by EM.
 
-    Sides are exchangeable (P(a) = 1/2), so swapping a and b everywhere negates every logit and changes no skill.
+    Sides are exchangeable (P(a) = P(b)), so swapping a and b everywhere negates every logit and changes nothing else.
     """
     limits = limits or ReliabilityLimits()
-    shape = (votes.items, votes.annotators)
-    rows = np.concatenate([[0], np.cumsum(np.bincount(votes.item, minlength=votes.items))])
-    informative = _voters(votes) >= 2
-    counted = votes.evidence * informative[votes.item]
-    towards = sparse.csr_array((votes.direction * votes.evidence, votes.annotator, rows), shape=shape)
-    placed = bool(votes.first.any())
-    shown = sparse.csr_array((votes.first * votes.evidence, votes.annotator, rows), shape=shape) if placed else None
-    total = _per_annotator(votes, counted)
-    first_votes = _per_annotator(votes, counted * votes.direction * votes.first)
-    del counted
-    agree, lies_first = np.zeros(votes.annotators), np.zeros(votes.annotators)
-    everyone = _everyone(votes.group, agree, agree, limits)
-    found = _skills(agree, agree, agree, lies_first, everyone[votes.group], limits)
+    evidence, group = _Evidence(votes), votes.group
+    skills, prior = start(group, limits), evidence.tie_share
     done, steps = False, 0
     while not done and steps < limits.iterations:
         steps += 1
-        logit = _logit(towards, shown, found)
-        believed = np.tanh(logit / 2) * informative  # 2 P(a) - 1
-        agree = towards.T @ believed
-        if shown is not None:
-            lies_first = shown.T @ believed
-        everyone = _everyone(votes.group, total, agree, limits)
-        before, found = found, _skills(total, first_votes, agree, lies_first, everyone[votes.group], limits)
-        done = bool(np.abs(found[0] - before[0]).max(initial=0) < limits.tolerance)
-    logit = _logit(towards, shown, found)
-    return Reliability(logit, *found, prior_skill=everyone, iterations=steps, converged=done)
+        logit, neither = evidence.posterior(skills.weights, prior)
+        masses = evidence.masses(logit, expit(neither))
+        before, skills = skills, maximise(masses, skills, evidence.tie_share, group, limits)
+        known, prior = prior, evidence.share_of_neither(expit(neither), limits.prior_ties)
+        still = np.abs(skills.skill - before.skill).max(initial=0) < limits.tolerance
+        done = bool(still and np.abs(prior - known).max(initial=0) < limits.tolerance_neither)
+    logit, neither = evidence.posterior(skills.weights, prior)
+    return Reliability(logit, neither, skills, prior_neither=prior, iterations=steps, converged=done)
 
 
-def _voters(votes: CodedVotes) -> NDArray[np.int64]:
-    """How many different annotators voted on each item: the likes of an anonymous source are one, shape (items,)."""
-    return np.bincount(votes.item, _new_voter(votes), minlength=votes.items).astype(np.int64)
+class _Evidence:
+    """The votes as sparse matrices (items, 2 annotators), votes for a side in the first half of the columns, ties in
+    the second, so that one product serves both; and what no step of EM changes."""
+
+    def __init__(self, votes: CodedVotes) -> None:
+        self.people, tie = votes.annotators, votes.direction == 0
+        rows = np.concatenate([[0], np.cumsum(np.bincount(votes.item, minlength=votes.items))])
+        columns = votes.annotator + np.where(tie, np.int32(self.people), np.int32(0))
+
+        def matrix(values: NDArray[np.float32]) -> sparse.csr_array:
+            return sparse.csr_array((values, columns, rows), shape=(votes.items, 2 * self.people))
+
+        self.cast = matrix(votes.evidence)
+        self.towards = matrix(votes.direction * votes.evidence)
+        placed = bool(votes.first.any())
+        self.shown = matrix(~tie * votes.first * votes.evidence) if placed else None
+        self.placed = matrix(votes.direction * votes.first * votes.evidence) if placed else None
+        groups = int(votes.group.max(initial=-1)) + 1
+        source = votes.group.astype(np.int32)[votes.annotator]
+        total = np.bincount(source, votes.repeats, minlength=groups)
+        ties = np.bincount(source, votes.repeats * tie, minlength=groups)
+        self.tie_share: Floats = ties / np.maximum(total, 1)  # (groups,)
+        share = votes.repeats / np.bincount(votes.item, votes.repeats, minlength=votes.items)[votes.item]
+        self.sources = sparse.csr_array((share.astype(np.float32), source, rows.copy()), shape=(votes.items, groups))
+        self.sources.sum_duplicates()
+        self.informative = np.bincount(votes.item, _new_voter(votes), minlength=votes.items) >= 2
+
+    def posterior(self, weights: Weights, prior: Floats) -> tuple[Floats, Floats]:
+        """Logits of every item, a against b and neither against both; `prior` (groups,) is P(neither) without votes."""
+        logit = self.towards @ np.concatenate([weights.side, np.zeros(self.people)])
+        odds = self.cast @ np.concatenate([weights.decided, weights.tie])
+        if self.shown is not None and self.placed is not None:
+            logit += self.shown @ np.concatenate([weights.lean, np.zeros(self.people)])
+            odds += self.placed @ np.concatenate([weights.placed, np.zeros(self.people)])
+        share = self.sources @ prior
+        with np.errstate(divide="ignore"):
+            odds += np.log(2 * share) - np.log1p(-share)
+        return logit, odds - _both(logit)
+
+    def masses(self, logit: Floats, neither: Floats) -> Masses:
+        """Votes by the posterior of their items, where at least two annotators voted."""
+        none = np.zeros(self.people)
+        sided = (1 - neither) * self.informative
+        neither = neither * self.informative
+        believed = np.tanh(logit / 2) * sided
+        side, even = self.cast.T @ sided, self.cast.T @ neither
+        placed, shown = self.placed, self.shown
+        return Masses(
+            side=side[: self.people],
+            neither=even[: self.people],
+            first_side=none if placed is None else (placed.T @ sided)[: self.people],
+            first_neither=none if placed is None else (placed.T @ neither)[: self.people],
+            lies_first=none if shown is None else (shown.T @ believed)[: self.people],
+            agree=(self.towards.T @ believed)[: self.people],
+            ties_side=side[self.people :],
+            ties_neither=even[self.people :],
+        )
+
+    def share_of_neither(self, neither: Floats, prior: float) -> Floats:
+        """Share of items of which neither is better, in each source; the prior is its share of tie votes, (groups,)."""
+        found, judged = self.sources.T @ (neither * self.informative), self.sources.T @ self.informative.astype(float)
+        return np.asarray((prior * self.tie_share + found) / (prior + judged), np.float64)
+
+
+def _both(logit: Floats) -> Floats:
+    """log(2 cosh(logit / 2)): the weight of both sides over their geometric mean."""
+    return np.asarray(np.logaddexp(logit / 2, -logit / 2), np.float64)
 
 
 def _new_voter(votes: CodedVotes) -> NDArray[np.bool_]:
+    """Where another annotator's votes on an item begin: the likes of an anonymous source are one, (votes,)."""
     new = np.ones(len(votes.item), bool)
     new[1:] = (votes.item[1:] != votes.item[:-1]) | (votes.annotator[1:] != votes.annotator[:-1])
     return new
-
-
-def _everyone(group: NDArray[np.int64], total: Floats, agree: Floats, limits: ReliabilityLimits) -> Floats:
-    """The share of right votes in each group, with its Beta prior."""
-    right, cast = np.bincount(group, (total + agree) / 2), np.bincount(group, total)
-    return np.asarray((limits.prior_right + right) / (limits.prior_right + limits.prior_wrong + cast), np.float64)
-
-
-def _per_annotator(votes: CodedVotes, values: NDArray[np.float32]) -> Floats:
-    return np.bincount(votes.annotator, values, minlength=votes.annotators).astype(np.float64)
-
-
-def _logit(towards: sparse.csr_array, shown: sparse.csr_array | None, found: tuple[Floats, ...]) -> Floats:
-    logit: Floats = towards @ found[1]
-    return logit if shown is None else logit + shown @ found[3]
-
-
-def _skills(
-    total: Floats, first_votes: Floats, agree: Floats, lies_first: Floats, everyone: Floats, limits: ReliabilityLimits
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Maximum of the M-step in closed form: skill, weight, bias and lean of every annotator.
-
-    A vote is one of four cells, (voted for the first, first is better). With o = +-1 for the side shown first, d the
-    direction and t = 2P(a) - 1, cell masses are u(1 +- od)(1 +- ot)/4; where the order is unknown o = 0 spreads the
-    vote over both, so one formula serves all. The 2 x 2 table is saturated by (s, b): logit P(first | z) = sz + b.
-    """
-    right, wrong = limits.prior_votes * everyone / 2, limits.prior_votes * (1 - everyone) / 2
-    hit = (total + first_votes + lies_first + agree) / 4 + right  # first chosen, first better
-    miss = (total - first_votes + lies_first - agree) / 4 + wrong  # second chosen, first better
-    lured = (total + first_votes - lies_first - agree) / 4 + wrong  # first chosen, second better
-    sound = (total - first_votes - lies_first + agree) / 4 + right  # second chosen, second better
-    if_first, if_second = np.log(hit / miss), np.log(lured / sound)
-    weight, bias = (if_first - if_second) / 2, (if_first + if_second) / 2
-    vote_first = np.log(hit / (hit + miss)) - np.log(lured / (lured + sound))
-    vote_second = np.log(miss / (hit + miss)) - np.log(sound / (lured + sound))
-    return 1 / (1 + np.exp(-weight)), weight, bias, (vote_first + vote_second) / 2

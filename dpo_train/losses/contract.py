@@ -31,7 +31,8 @@ class PairLogprobs(NamedTuple):
     The first six are always there; a side with 0 tokens does not exist (a single response) and its sums are 0. The
     optional ones are read by the losses whose `needs` names them:
 
-    * `confidence`: probability in [0, 1] that the pair points the right way (soft labels).
+    * `confidence`: probability in [0, 1] that the pair points the right way (soft labels); half where neither
+      response is better.
     * `*_prefix`: sums over the first min(chosen_tokens, rejected_tokens) tokens of each response (`ld_alpha`).
     * `*_collision`: sums over the tokens of log Σ_v π(v)², the policy's own log chance of agreeing with itself (WPO).
     * `neutral`: one number, shape (), nats: the log-ratio that counts as neither gain nor loss (`PairLoss.neutral`).

@@ -25,7 +25,8 @@ from dpo_data import agreement, cycles, length_bias, style_bias
 from dpo_data.schema import VOTES
 from dpo_data.votes import coefficients
 from dpo_data.votes.annotators import AnnotatorLimits, annotators, leave_one_out
-from dpo_data.votes.reliability import CodedVotes, ReliabilityLimits, estimate, without_own
+from dpo_data.votes.reliability import CodedVotes, estimate
+from dpo_data.votes.skills import ReliabilityLimits
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PLANTED = 50  # annotators at random, and as many inverted
@@ -49,7 +50,7 @@ def simulate(votes: int, people: int = 5000, each: int = 3) -> tuple[CodedVotes,
     logit += rng.normal(0, 0.5, people).astype(np.float32)[annotator]
     direction = np.where(rng.random(len(item), np.float32) < 1 / (1 + np.exp(-logit)), first, -first)
     direction[rng.random(len(item), np.float32) < TIES] = 0
-    evidence = np.where(direction == 0, np.float32(0.25), np.float32(1))
+    evidence = np.ones(len(item), np.float32)
     repeats = np.ones(len(item), np.int32)
     coded = CodedVotes(
         item=item,
@@ -96,7 +97,7 @@ def codes(votes: int) -> dict[str, object]:
         "majority right (ties by chance)": round(
             float((np.sign(majority) == truth).mean() + (majority == 0).mean() / 2), 4
         ),
-        "skill correlation": round(float(np.corrcoef(found.skill, skill)[0, 1]), 4),
+        "skill correlation": round(float(np.corrcoef(found.skills.skill, skill)[0, 1]), 4),
         "planted random flagged": f"{flag[:PLANTED].count('random')} of {PLANTED}",
         "planted inverted flagged": f"{flag[PLANTED : 2 * PLANTED].count('inverted')} of {PLANTED}",
         "others above .6 flagged": sum(
@@ -162,94 +163,51 @@ def store_shaped(votes: int) -> dict[str, object]:
 
 
 def published(_: int) -> dict[str, object]:
-    """Against UKPConvArg1's gold, what a confidence means, votes by tie evidence, what a gap of ratings is worth."""
+    """How often the posterior and the majority meet UKPConvArg1's gold, and what a gap of ratings is worth."""
     if not DATA.is_dir():
         return {"skipped": "no published sets beside the project"}
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from published_votes import golds, tables
 
-    result: dict[str, object] = {}
-    records = {}
-    for name in ("ukpconvarg1", "llmfao", "pandalm", "squality"):
-        frame, _ = tables(DATA, name)
-        records[name] = frame.with_columns(comparison_id=pl.col("origin"))
-    result |= against_gold(records["ukpconvarg1"], golds(DATA))
-    coded, truth, _ = simulate(300_000)
-    logit = estimate(coded).logit
-    result |= reliability("simulated", logit, ((logit > 0) == (truth > 0)).astype(float))
-    for name, frame in records.items():
-        result[f"{name}, votes foretold: log loss by temperature"] = by_temperature(frame)
-    for name, frame in records.items():
-        for ties in (0.0, 0.25, 0.5, 1.0):
-            result[f"{name}, tie evidence {ties}: held-out log loss"] = held_out(
-                frame, ReliabilityLimits(tie_evidence=ties)
-            )
-    plain = records["squality"].with_columns(strength=pl.lit(None, pl.Float64))
-    result["squality, strengths ignored: held-out log loss"] = held_out(plain, ReliabilityLimits())
-    return result | by_strength(records["squality"])
+    by_record = {
+        name: tables(DATA, name)[0].with_columns(comparison_id=pl.col("origin")) for name in ("ukpconvarg1", "squality")
+    }
+    graded = by_record["squality"]
+    plain = graded.with_columns(strength=pl.lit(None, pl.Float64))
+    return (
+        against_gold(by_record["ukpconvarg1"], golds(DATA))
+        | {"squality: held-out log loss": held_out(graded), "squality, strengths ignored": held_out(plain)}
+        | by_strength(graded)
+    )
 
 
 def against_gold(frame: pl.DataFrame, gold: pl.DataFrame) -> dict[str, object]:
-    """Agreement with the gold side, and calibration where gold says equal counted half right."""
+    """Agreement with the gold side, where gold and the majority have one."""
     posterior, _ = agreement.posteriors(agreement.collapse(frame), ReliabilityLimits())
     table = agreement.tally(frame).join(posterior, on="comparison_id").join(gold, on="comparison_id")
-    believed = pl.when(pl.col("posterior_a") > 0.5).then(pl.lit("a")).otherwise(pl.lit("b"))
-    majority = pl.when(pl.col("votes_a") > pl.col("votes_b")).then(pl.lit("a")).otherwise(pl.lit("b"))
-    table = table.filter(pl.col("gold").is_not_null()).with_columns(
-        believed=believed, majority=majority, confidence=pl.max_horizontal("posterior_a", 1 - pl.col("posterior_a"))
-    )
-    sided = table.filter((pl.col("gold") != "tie") & (pl.col("votes_a") != pl.col("votes_b")))
-    result: dict[str, object] = {"UKPConvArg1 records with a gold side and a majority": sided.height}
-    for name in ("majority", "believed"):
-        result[f"{name} equals gold"] = round(float((sided[name] == sided["gold"]).mean()), 4)
-    logit = (pl.col("posterior_a") / (1 - pl.col("posterior_a"))).log()
-    right = pl.when(pl.col("gold") == "tie").then(0.5).otherwise((pl.col("gold") == believed).cast(pl.Float64))
-    for name, part in (("gold equal is half right", table), ("gold has a side", table.filter(pl.col("gold") != "tie"))):
-        numbers = part.select(logit=logit, right=right)
-        for temperature in (1.0, 1.67):
-            scaled = numbers["logit"].to_numpy() / temperature
-            result |= reliability(f"{name}, temperature {temperature}", scaled, numbers["right"].to_numpy())
+    table = table.filter(pl.col("gold").is_in(["a", "b"]) & (pl.col("votes_a") != pl.col("votes_b")))
+    result: dict[str, object] = {"UKPConvArg1 records with a gold side and a majority": table.height}
+    for name, a, b in (("majority", "votes_a", "votes_b"), ("posterior", "better_a", "better_b")):
+        side = pl.when(pl.col(a) > pl.col(b)).then(pl.lit("a")).otherwise(pl.lit("b"))
+        result[f"{name} equals gold"] = round(table.select((side == pl.col("gold")).mean()).item(), 4)
     return result
 
 
-def reliability(name: str, logit: np.ndarray, right: np.ndarray) -> dict[str, object]:
-    """What a confidence means: the share that is right, by tenths, and the mean distance between the two."""
-    confidence = 1 / (1 + np.exp(-np.abs(logit)))
-    tenth = np.clip((confidence * 10).astype(int), 5, 9)
-    rows = [(low, tenth == low) for low in np.unique(tenth)]
-    cells = [f".{low}+ {confidence[at].mean():.3f}->{right[at].mean():.3f} ({at.sum()})" for low, at in rows]
-    off = sum(abs(confidence[at].mean() - right[at].mean()) * at.mean() for _, at in rows)
-    return {f"{name}: confidence -> right (n)": f"{', '.join(cells)}; off by {off:.3f}"}
-
-
-def by_temperature(frame: pl.DataFrame) -> str:
-    """Each vote foretold from the others on its comparison, whose log-odds are divided by a temperature."""
-    coded, _, _ = agreement.code(agreement.collapse(frame), ReliabilityLimits())
-    found = estimate(coded)
-    _, rest = without_own(coded, found)
-    asked = (coded.direction != 0) & (rest != 0)
-    skill, towards = found.skill[coded.annotator[asked]], rest[asked] * coded.direction[asked]
-    losses = {}
-    for temperature in (0.5, 0.67, 1.0, 1.25, 1.67, 2.5):
-        q = 1 / (1 + np.exp(-towards / temperature))
-        losses[temperature] = -np.log(q * skill + (1 - q) * (1 - skill)).mean()
-    told = ", ".join(f"{temperature}: {loss:.4f}" for temperature, loss in losses.items())
-    return f"{told} (n {asked.sum()})"
-
-
-def held_out(frame: pl.DataFrame, limits: ReliabilityLimits) -> str:
-    """One vote of each comparison is hidden and predicted from the others and its annotator's skill elsewhere."""
-    rng = np.random.default_rng(0)
-    votes = agreement.collapse(frame).with_columns(ticket=pl.Series(rng.random(agreement.collapse(frame).height)))
+def held_out(frame: pl.DataFrame) -> str:
+    """One vote for a side is hidden in each comparison and foretold from the others and its annotator's skill."""
+    limits, votes = ReliabilityLimits(), agreement.collapse(frame)
+    votes = votes.with_columns(ticket=pl.Series(np.random.default_rng(0).random(votes.height)))
     hidden = pl.col("ticket") == pl.col("ticket").min().over("comparison_id")
     seen, asked = votes.filter(~hidden), votes.filter(hidden & (pl.col("choice") != "tie"))
     posterior, found = agreement.posteriors(seen.drop("ticket"), limits)
     _, _, people = agreement.code(seen, limits)
-    skills = people.select("source", "annotator", skill=pl.Series(found.skill))
-    newcomer = float(found.prior_skill[0])
+    skills = people.select("source", "annotator", skill=pl.Series(found.skills.skill))
+    newcomer = float(found.skills.right[0])
     table = asked.join(posterior, on="comparison_id").join(skills, on=["source", "annotator"], how="left")
-    q, s = table["posterior_a"].to_numpy(), table["skill"].fill_null(newcomer).to_numpy()
-    p = np.where((table["choice"] == "a").to_numpy(), q * s + (1 - q) * (1 - s), q * (1 - s) + (1 - q) * s)
+    s = table["skill"].fill_null(newcomer).to_numpy()
+    a, b = table["better_a"].to_numpy(), table["better_b"].to_numpy()
+    one, other = np.where((table["choice"] == "a").to_numpy(), (a, b), (b, a))
+    p = one * s + other * (1 - s) + (1 - one - other) / 2
     return f"{-np.log(p).mean():.4f} (n {len(p)})"
 
 
