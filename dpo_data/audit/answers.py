@@ -48,9 +48,9 @@ def _trust(stats: Stats) -> str:
         return f"{votes} How probable each choice is was not measured."
     return (
         f"{votes} By the votes and what is known of who cast them, about {number(round(trust['expected_wrong']))} of "
-        f"{number(trust['measured'])} ({percent(trust['expected_share'])}) are expected to stand the wrong way round, "
-        f"and of about {number(round(trust['expected_neither']))} ({percent(trust['expected_neither_share'])}) neither "
-        "response to be better than the other; read a random sample to check (dpo review)."
+        f"{number(trust['measured'])} ({percent(trust['expected_share'])}) are expected to stand the wrong way round; "
+        f"of about {number(round(trust['expected_neither']))} ({percent(trust['expected_neither_share'])}) neither response "
+        "is better, as far as sources with ties can tell. Read a random sample to check (dpo review)."
     )
 
 

@@ -147,7 +147,7 @@ class _Evidence:
         if self.shown is not None and self.placed is not None:
             logit += self.shown @ np.concatenate([weights.lean, np.zeros(self.people)])
             odds += self.placed @ np.concatenate([weights.placed, np.zeros(self.people)])
-        share = self.sources @ prior
+        share = np.minimum(self.sources @ prior, 1)  # shares of several sources add up to one but for rounding
         with np.errstate(divide="ignore"):
             odds += np.log(2 * share) - np.log1p(-share)
         return logit, odds - _both(logit)

@@ -119,7 +119,7 @@ def maximise(
 
     # "Neither" is what a typical annotator calls a tie at least as often as not: without this it could be mere noise.
     neither = np.maximum(odds(masses.ties_neither, cast_neither, neither, limits.prior_tie_neither), 1)
-    side = odds(masses.ties_side, cast_side, side, limits.prior_tie_side)
+    side = np.minimum(odds(masses.ties_side, cast_side, side, limits.prior_tie_side), neither)
     return _skills(masses, r, (neither, side), group, limits)
 
 
