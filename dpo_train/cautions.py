@@ -34,15 +34,12 @@ def notes(config: TrainConfig, training: PairSet, validation: PairSet) -> list[s
 def _check_launcher() -> None:
     """Raises `TrainError` for what a launcher asks and this trainer does not do.
 
-    Precision is ours to set (`dtype`), and float16 overflows on sums of log-probabilities. Weights are whole on every
-    process: head and reference are computed outside of the model's own forward, where shards would not be gathered.
+    Precision is ours to set (`dtype`), and float16 overflows on sums of log-probabilities.
     """
-    sharded = [name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]
-    if sharded:
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
         raise TrainError(
-            f"the launcher asks for {sharded[0]}, which shards weights, and this trainer holds them whole on every "
-            "process: launch with torchrun or `accelerate launch --multi_gpu`. Where the weights do not fit, use an "
-            "adapter (use_peft), load_in_4bit or gradient_checkpointing."
+            "the launcher asks for DeepSpeed, which this trainer does not use: launch with torchrun or `accelerate "
+            "launch --multi_gpu`, and set fsdp to true where the weights do not fit on one device."
         )
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked not in ("no", "bf16"):

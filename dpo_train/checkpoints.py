@@ -19,25 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from dpo_train.config import TrainError
+from dpo_train.processes import put
 
 
 def save(
     folder: Path,
     step: int,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
     state: dict[str, Any],
     history: Mapping[str, Tensor],
     keep: int,
 ) -> Path:
-    """Write checkpoint `step` and remove the oldest beyond `keep`; returns its folder."""
-    moments = {
-        f"{name}|{key}": value
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+    """Write checkpoint `step` and remove the oldest beyond `keep`; returns its folder. `moments` as `moments_of`."""
     target = folder / f"step-{step:08d}"
-    _write(target, {"weights": _tensors(parameters), "optimizer": moments, "history": history}, {**state, "step": step})
+    _write(target, {"weights": weights, "optimizer": moments, "history": history}, {**state, "step": step})
     for old in _steps(folder)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -48,9 +44,18 @@ def candidate(folder: Path, step: int) -> Path:
     return folder / f"candidate-{step:08d}"
 
 
-def save_candidate(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Put the trained weights as they are now aside."""
-    _write(candidate(folder, step), {"weights": _tensors(parameters)}, {"step": step})
+def save_candidate(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Put the trained weights of a step aside."""
+    _write(candidate(folder, step), {"weights": weights}, {"step": step})
+
+
+def moments_of(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's moments as `save` takes them, under "name of the weight|name of the moment"."""
+    return {
+        f"{name}|{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def drop_candidates(folder: Path, steps: Sequence[int]) -> None:
@@ -90,9 +95,8 @@ def load_weights(checkpoint: Path, parameters: Mapping[str, nn.Parameter]) -> No
             f"{checkpoint}: holds other trained weights than this model has (such as {', '.join(other)}). Resume with "
             "the model and adapter settings of the run, or start a new run."
         )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(found[name])
+    for name, parameter in parameters.items():
+        put(found[name], parameter)
 
 
 def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
@@ -101,9 +105,12 @@ def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], opt
 
     for key, value in load_file(checkpoint / "optimizer.safetensors").items():
         name, _, field = key.rpartition("|")
-        parameter = parameters[name]
-        placed = value if field == "step" else value.to(parameter.device)  # AdamW keeps its step count on the CPU
-        optimizer.state[parameter][field] = placed.clone()
+        parameter, moments = parameters[name], optimizer.state[parameters[name]]
+        if field == "step":
+            moments[field] = value.clone()  # AdamW keeps its step count on the CPU
+        else:
+            moments[field] = torch.empty_like(parameter, requires_grad=False)
+            put(value, moments[field])
 
 
 def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -124,10 +131,6 @@ def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> Non
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return "; ".join(f"{name}: checkpoint {before.get(name)!r}, now {now.get(name)!r}" for name in names)
-
-
-def _tensors(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    return {name: parameter.detach() for name, parameter in parameters.items()}
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -65,6 +65,7 @@ class TrainConfig(BaseModel):
 
     # speed and memory only
     token_budget: int | None = Field(default=None, ge=1)  # tokens of a forward pass; None: fit to the device
+    fsdp: bool = False  # weights in shards over the processes, for a model that one device does not hold
     prefix_sharing: bool = True  # the prompt once for both responses, where the model allows it
 
     # whose gradients moved the margins (updates.py): a column of the pairs, or None for no account
@@ -108,6 +109,8 @@ class TrainConfig(BaseModel):
     def _adapter_over_quantised_weights(self) -> Self:
         if self.load_in_4bit and not self.use_peft:
             raise ValueError("load_in_4bit holds weights that cannot learn: set use_peft to true")
+        if self.load_in_4bit and self.fsdp:
+            raise ValueError("weights packed into 4 bit cannot be cut into shards: set load_in_4bit or fsdp to false")
         return self
 
     @model_validator(mode="after")

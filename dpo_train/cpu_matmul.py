@@ -62,8 +62,9 @@ def usable(dtype: torch.dtype, device: torch.device) -> bool:
         return False
 
 
-def speed_up(network: nn.Module) -> None:
-    """Send the products of every plain linear layer of a float32 network on a CPU through oneDNN, where that works."""
+def speed_up(network: nn.Module, device: torch.device) -> None:
+    """Send the products of every plain linear layer of a float32 network on a CPU through oneDNN, where that works;
+    `device` is the one that it will compute on."""
     for layer in network.modules():
-        if type(layer) is nn.Linear and usable(layer.weight.dtype, layer.weight.device):
+        if type(layer) is nn.Linear and usable(layer.weight.dtype, device):
             layer.__class__ = FastLinear

@@ -13,14 +13,15 @@ import torch
 from dpo_train.batches import Indices
 from dpo_train.logprobs import Sums
 from dpo_train.metrics import Measured, joined, measure
+from dpo_train.processes import gather, share
 from dpo_train.reference import pair_logprobs, scored
-from dpo_train.scoring import Known, Scoring, gather, neutral_point, together
+from dpo_train.scoring import Known, Scoring, neutral_point, together
 
 
 def evaluate(scoring: Scoring, known: Known, indices: Indices) -> Measured:
     """The pairs at `indices`, measured live, in that order, on every process."""
     loss, policy, accelerator, pairs = scoring.loss, scoring.policy, scoring.accelerator, known.pairs
-    mine = indices[accelerator.process_index :: accelerator.num_processes]
+    mine = share(indices, accelerator)
     neutral = neutral_point(scoring, known, mine)
     places, parts, numbers = [], [], []
     for group, sums in scored(policy, pairs, mine, scoring.budget):

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dpo_train.batches import Indices, cut
+from dpo_train.batches import EncodedPair, Indices, cut
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.metrics import Floats, Measured, joined, measure
 from dpo_train.pairs import PairSet
+from dpo_train.processes import gather, share
 from dpo_train.reference import memory_of, pair_logprobs
-from dpo_train.scoring import Known, Scoring, gather, neutral_point, together
+from dpo_train.scoring import Known, Scoring, neutral_point, together
 
 # Called after the gradient of some pairs was added to the parameters' `.grad`: (pairs, their indices).
 Observer = Callable[[PairSet, Indices], None]
@@ -30,13 +31,14 @@ Observer = Callable[[PairSet, Indices], None]
 def add_gradient(scoring: Scoring, known: Known, window: Indices, observe: Observer | None = None) -> Measured:
     """Add Σ wᵢ ∇lᵢ / len(window) to the parameters' `.grad`; returns the window measured, in no particular order.
 
-    Each process takes its share of the window; `share_gradient` makes the sum over processes. Raises `TrainError`
+    Each process takes its share of the window; `processes.share_gradient` makes the sum over processes. Raises `TrainError`
     where memory runs out.
     """
     loss, policy, accelerator, pairs = scoring.loss, scoring.policy, scoring.accelerator, known.pairs
-    mine = window[accelerator.process_index :: accelerator.num_processes]
+    mine = share(window, accelerator)
     groups = [mine[group] for group in cut(pairs.lengths[mine], scoring.budget, policy.beyond(pairs.ends[mine]))]
     neutral = neutral_point(scoring, known, mine)
+    idle = policy.idle(len(groups), pairs)
 
     def score(places: Indices) -> PairLogprobs:
         encoded = pairs.encoded(places)
@@ -45,7 +47,7 @@ def add_gradient(scoring: Scoring, known: Known, window: Indices, observe: Obser
 
     parts: list[Measured] = []
     with policy.learning(), memory_of(pairs, mine, scoring.budget):
-        told = _window_slopes(scoring, pairs, groups, score) if loss.scope == "window" else None
+        told = _window_slopes(scoring, pairs, groups, idle, score) if loss.scope == "window" else None
         for number, places in enumerate(groups):
             logps = score(places)
             weights = pairs.weights[places]
@@ -59,17 +61,11 @@ def add_gradient(scoring: Scoring, known: Known, window: Indices, observe: Obser
             if observe is not None:
                 observe(pairs, places)  # the gradient of exactly these pairs has just been added
             parts.append(part)
+        for nothing in idle:
+            accelerator.backward(0 * policy.score(nothing).chosen.sum())
     measured = joined(gather(accelerator, [joined(parts)] if parts else []))
     scoring.seen.update(measured)
     return measured
-
-
-def share_gradient(parameters: Mapping[str, nn.Parameter], accelerator: Any) -> None:
-    """Sum `.grad` over the processes."""
-    if accelerator.num_processes > 1:
-        for parameter in parameters.values():
-            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = accelerator.reduce(grad, "sum")
 
 
 class _Told(NamedTuple):
@@ -80,7 +76,11 @@ class _Told(NamedTuple):
 
 
 def _window_slopes(
-    scoring: Scoring, pairs: PairSet, groups: Sequence[Indices], score: Callable[[Indices], PairLogprobs]
+    scoring: Scoring,
+    pairs: PairSet,
+    groups: Sequence[Indices],
+    idle: Sequence[Sequence[EncodedPair]],
+    score: Callable[[Indices], PairLogprobs],
 ) -> list[_Told]:
     """Of each of this process's groups, the window of all processes in view.
 
@@ -90,6 +90,8 @@ def _window_slopes(
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         mine = [(score(places), pairs.weights[places]) for places in groups]
+        for nothing in idle:
+            policy.score(nothing)
     mine = [(together([logps]), weights) for logps, weights in mine]
     everyone = gather(accelerator, mine)
     first = sum(gather(accelerator, [len(mine)])[: accelerator.process_index])

@@ -12,8 +12,9 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 from xxhash import xxh3_128
 
 from dpo_train.attention import NAME, read_whole_pairs
@@ -31,6 +32,8 @@ from dpo_train.batches import EncodedPair, Indices, collate, end
 from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
 from dpo_train.cpu_matmul import speed_up
 from dpo_train.logprobs import Sums, sums
+from dpo_train.pairs import Rows
+from dpo_train.sharding import Sharded, as_first, most_passes, shard
 from dpo_train.terminal import quiet_bars
 from dpo_train.work import Counter, shape_of
 
@@ -44,11 +47,12 @@ class Policy:
     """A network with what is needed to score pairs with it; `network` is the causal LM, adapters injected."""
 
     def __init__(self, network: Any, tokenizer: Any, base: dict[str, str], device: torch.device) -> None:
-        self.network = network.to(device).eval()
+        self.network = network.eval()
         self.tokenizer = tokenizer
         self.base = base  # name, folder, sha256 of a GGUF: said in the run and beside the adapter
         self.device = device
         self.adapter: Any = None  # the PeftModel around `network`
+        self.sharded: Sharded | None = None
         self.way: Way = "shared"
         self.window: int | None = None  # input tokens up to which responses may share a row; None: all of them may
         self.attention: str = network.config._attn_implementation  # the model's own
@@ -74,7 +78,27 @@ class Policy:
         batch = collate(pairs, way == "shared", self.device)
         self.counter.add(batch, torch.is_grad_enabled(), whole_logits=way == "whole logits")
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
-            return sums(self.network, batch, self.needs, whole_logits=way == "whole logits")
+            read = self.sharded or partial(sums, self.network)
+            try:
+                found: Sums = read(batch, self.needs, way == "whole logits")
+            except Exception:
+                if self.sharded is not None:
+                    self.sharded.reset_iter_state()  # layers stay whole where a pass broke off
+                raise
+            return found
+
+    def idle(self, passes: int, pairs: Rows) -> list[list[EncodedPair]]:
+        """What this process scores for nothing after its own `passes`, so that all make equally many; ask before."""
+        if self.sharded is None or not len(pairs):
+            return []
+        shortest = pairs.encoded([int(pairs.lengths.argmin())])
+        return [shortest] * (most_passes(passes, self.device) - passes)
+
+    def shard(self) -> None:
+        """Cut the weights over the processes; raises `TrainError` where that cannot be."""
+        apart = list(self.trainable().values()) if self.adapter is not None else []
+        self.sharded = shard(self.network, apart, self.device)
+        self.weights = as_first(self.weights)  # of the first process, which may be the only one that has loaded any
 
     def beyond(self, ends: Indices) -> npt.NDArray[np.bool_]:
         """Which of the pairs with these last tokens outgrow the model's attention window."""
@@ -96,7 +120,7 @@ class Policy:
     @contextmanager
     def as_reference(self) -> Iterator[None]:
         """The starting weights: the adapter off. For full fine-tuning: only before the first step."""
-        with torch.inference_mode(), self.adapter.disable_adapter() if self.adapter is not None else nullcontext():
+        with torch.no_grad(), self.adapter.disable_adapter() if self.adapter is not None else nullcontext():
             yield
 
     @contextmanager
@@ -112,16 +136,27 @@ class Policy:
                 part.eval()
 
     @quiet_bars()
-    def save(self, folder: Path) -> None:
-        """Write what `AutoPeftModelForCausalLM` or `AutoModelForCausalLM` opens, and where the base came from."""
-        (self.adapter if self.adapter is not None else self.network).save_pretrained(folder)
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write what `AutoPeftModelForCausalLM` or `AutoModelForCausalLM` opens, and where the base came from.
+
+        `weights` are those that were trained, whole, by name.
+        """
+        if self.adapter is not None:
+            self.adapter.save_pretrained(folder)
+        else:
+            parameters = {name for name, _ in self.network.named_parameters(remove_duplicate=False)}
+            buffers = {name: value for name, value in self.network.state_dict().items() if name not in parameters}
+            self.network.save_pretrained(folder, state_dict={**buffers, **weights})
         self.tokenizer.save_pretrained(folder)
         (folder / "base.json").write_text(json.dumps(self.base, indent=1), encoding="utf-8")
 
 
 @quiet_bars()
-def open_policy(config: TrainConfig, cache: Path, device: torch.device) -> Policy:
-    """Load the model and tokenizer of `config` and put the adapter on; raises `TrainError` where that cannot be."""
+def open_policy(config: TrainConfig, cache: Path, device: torch.device, shards: bool = False) -> Policy:
+    """Load the model and tokenizer of `config` and put the adapter on; raises `TrainError` where that cannot be.
+
+    With `shards` the weights wait on the CPU for `Policy.shard`.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name, base = resolve(config.model, cache)
@@ -145,7 +180,7 @@ def open_policy(config: TrainConfig, cache: Path, device: torch.device) -> Polic
             f"the tokenizer of {config.model!r} has no chat template, which the message lists of a pair need. Use an "
             "instruction-tuned model, or a local folder whose tokenizer_config.json has a chat_template."
         )
-    return wrap(config, network, tokenizer, base, device)
+    return wrap(config, network if shards else network.to(device), tokenizer, base, device)
 
 
 def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str], device: torch.device) -> Policy:
@@ -161,7 +196,7 @@ def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str]
     if config.gradient_checkpointing:
         _checkpoint_activations(policy.network)
     policy.counter.all_weights, policy.counter.recomputed = not config.use_peft, config.gradient_checkpointing
-    speed_up(policy.network)
+    speed_up(policy.network, device)
     return policy
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dpo_train import checkpoints
+from dpo_train import checkpoints, sharding
 from dpo_train.batches import Indices, Schedule
 from dpo_train.cautions import check_surroundings, notes
 from dpo_train.config import TrainConfig, TrainError
@@ -29,6 +29,7 @@ from dpo_train.model import Policy, open_policy
 from dpo_train.pair_log import PairLog
 from dpo_train.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.preflight import preflight, sentences
+from dpo_train.processes import whole
 from dpo_train.reference import check_start, fingerprint, per_token
 from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
@@ -117,10 +118,15 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         cpu=config.use_cpu, mixed_precision="no", log_with=list(config.report_to) or None, project_dir=run
     )
     torch.manual_seed(config.seed)  # of the adapter's first weights
+    shards = sharding.wanted(config)
+    if shards:
+        sharding.check(config, accelerator.num_processes)
     with accelerator.main_process_first():
-        policy = open_policy(config, cache, accelerator.device)
+        policy = open_policy(config, cache, accelerator.device, shards)
         encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
         sets = {split: open_pairs(version, split, encoder, cache, config.loss.shards) for split in SPLITS}
+    if shards:
+        policy.shard()
     checked = preflight(list(sets.values()))
     if accelerator.is_main_process:
         write_json(
@@ -142,9 +148,8 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     wanted = watched_pairs(config, sets)
     schedule, total, eval_every = steps_of(config, len(training), accelerator.num_processes)
     scoring = Scoring(config.loss, policy, budget, accelerator)
-    with accelerator.main_process_first():
-        needed = reference_pairs(config, wanted, schedule, total)
-        known = {split: know(scoring, sets[split], indices, cache) for split, indices in needed.items()}
+    needed = reference_pairs(config, wanted, schedule, total)
+    known = {split: know(scoring, sets[split], indices, cache) for split, indices in needed.items()}
     for split, found in known.items():
         checked[split]["reference_nats_per_token"] = per_token(found.pairs, found.reference)
     if accelerator.is_main_process:
@@ -195,15 +200,26 @@ def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule,
 
 
 def save_checkpoint(job: Job, standing: Standing) -> None:
-    """Write all that `resume_from` needs."""
+    """Write all that `resume_from` needs; every process calls it, the first one writes."""
+    main = job.accelerator.is_main_process
+    weights = whole(job.parameters, keep=main)
+    moments = whole(checkpoints.moments_of(job.parameters, job.optimizer), keep=main)
+    if main:
+        _write_checkpoint(job, standing, weights, moments)
+    job.accelerator.wait_for_everyone()  # whoever goes on from it finds it
+
+
+def _write_checkpoint(
+    job: Job, standing: Standing, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
+) -> None:
     seen = job.scoring.seen
     numbers = {"spent": standing.spent, "candidates": standing.candidates, "seen": [seen.total, seen.count]}
     history = {f"{seen.step}|{seen.spent!r}": np.stack([seen.margin, seen.log_loss]) for seen in standing.history}
     checkpoints.save(
         job.run / "checkpoints",
         standing.step,
-        job.parameters,
-        job.optimizer,
+        weights,
+        moments,
         {**job.identity, **numbers},
         {name: torch.from_numpy(value) for name, value in history.items()},
         keep=job.config.save_total_limit,

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.losses.contract import PREFIXES, PairLoss
 from dpo_train.model import Policy
 from dpo_train.pairs import PairSet, Rows
+from dpo_train.processes import gather, share
 from dpo_train.terminal import bar
 from dpo_train.ways import tolerance
 
@@ -70,20 +71,29 @@ def scored(
     """Log-probabilities of the pairs at `indices`, a forward pass at a time, without gradient, longest first."""
     tokens = int(pairs.lengths[indices].sum())
     with (
-        torch.inference_mode(),
+        torch.no_grad(),
         memory_of(pairs, indices, budget),
         bar(tokens, f"{what} {pairs.split}", "tok", stays=False) as shown,
     ):
-        for group in cut(pairs.lengths[indices], budget, policy.beyond(pairs.ends[indices])):
+        groups = cut(pairs.lengths[indices], budget, policy.beyond(pairs.ends[indices]))
+        idle = policy.idle(len(groups), pairs)
+        for group in groups:
             places = indices[group]
             sums = policy.score(pairs.encoded(places))
             _check_finite(sums, pairs, places)
             shown.update(int(pairs.lengths[places].sum()))
             yield places, sums
+        for nothing in idle:
+            policy.score(nothing)
 
 
-def reference(policy: Policy, pairs: Rows, indices: Indices, cache: Path, budget: int) -> Reference:
-    """The reference of the pairs at `indices`: from the cache where it is there, computed and kept where it is not."""
+def reference(
+    policy: Policy, pairs: Rows, indices: Indices, cache: Path, budget: int, accelerator: Any
+) -> Reference:
+    """The reference of the pairs at `indices`: from the cache where it is there, computed and kept where it is not.
+
+    The processes share the computing; the first one keeps the cache.
+    """
     folder = cache / "reference" / _folder(policy)
     folder.mkdir(parents=True, exist_ok=True)
     result = Reference(*(np.full(len(pairs), np.nan) for _ in COLUMNS))
@@ -93,8 +103,9 @@ def reference(policy: Policy, pairs: Rows, indices: Indices, cache: Path, budget
     missing = np.flatnonzero(np.isnan(result.chosen[indices]))
     for start in range(0, len(missing), PART):
         part = indices[missing[start : start + PART]]
-        _compute(policy, pairs, part, budget, result)
-        _write(folder, keys.take(pa.array(missing[start : start + PART])), [column[part] for column in result])
+        _compute(policy, pairs, part, budget, accelerator, result)
+        if accelerator.is_main_process:
+            _write(folder, keys.take(pa.array(missing[start : start + PART])), [column[part] for column in result])
     return result
 
 
@@ -104,7 +115,7 @@ def check_start(loss: PairLoss, policy: Policy, pairs: PairSet, reference: Refer
     The loss must be `loss.at_reference()` (ln 2 for sigmoid) and margins 0, within rounding; else `TrainError`.
     """
     encoded = pairs.encoded(probe)
-    with torch.inference_mode():
+    with torch.no_grad():
         live = policy.score(encoded)
     logps = pair_logprobs(live, reference, pairs, probe, policy.device, encoded)
     off = torch.maximum((live.chosen - logps.ref_chosen).abs(), (live.rejected - logps.ref_rejected).abs())
@@ -184,16 +195,19 @@ def pair_logprobs(
     )
 
 
-def _compute(policy: Policy, pairs: Rows, indices: Indices, budget: int, into: Reference) -> None:
+def _compute(
+    policy: Policy, pairs: Rows, indices: Indices, budget: int, accelerator: Any, into: Reference
+) -> None:
     needs, policy.needs = policy.needs, PREFIXES  # always with the prefixes, so that a sweep of ld_alpha finds them too
     try:
         with policy.as_reference():
-            for places, sums in scored(policy, pairs, indices, budget, "reference of"):
-                for column, value in zip(into, sums, strict=False):
-                    assert value is not None
-                    column[places] = value.double().cpu().numpy()
+            mine = scored(policy, pairs, share(indices, accelerator), budget, "reference of")
+            found = [(places, torch.stack([*sums[: len(COLUMNS)]]).double().cpu().numpy()) for places, sums in mine]
     finally:
         policy.needs = needs
+    for places, values in gather(accelerator, found):
+        for column, value in zip(into, values, strict=True):
+            column[places] = value
 
 
 def _folder(policy: Policy) -> str:

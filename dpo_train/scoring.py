@@ -21,6 +21,7 @@ from dpo_train.metrics import Measured
 from dpo_train.mismatches import Mismatched
 from dpo_train.model import Policy
 from dpo_train.pairs import PairSet
+from dpo_train.processes import gather
 from dpo_train.reference import Floats, Reference, reference, scored
 
 
@@ -68,11 +69,12 @@ class Known:
 def know(scoring: Scoring, pairs: PairSet, indices: Indices, cache: Any) -> Known:
     """The rows at `indices` with their references, from the cache or computed now; only before the first step."""
     policy, budget = scoring.policy, scoring.budget
-    own = reference(policy, pairs, indices, cache, budget)
+    own = reference(policy, pairs, indices, cache, budget, scoring.accelerator)
     if scoring.loss.neutral != "kl" or not len(indices):
         return Known(pairs, own)
     mismatched = Mismatched(pairs)
-    return Known(pairs, own, mismatched, reference(policy, mismatched, indices, cache, budget).chosen)
+    other = reference(policy, mismatched, indices, cache, budget, scoring.accelerator)
+    return Known(pairs, own, mismatched, other.chosen)
 
 
 def neutral_point(scoring: Scoring, known: Known, mine: Indices) -> float:
@@ -99,13 +101,3 @@ def together(parts: Sequence[PairLogprobs]) -> PairLogprobs:
         for values in zip(*parts, strict=True)
     ]
     return PairLogprobs(*columns)
-
-
-def gather(accelerator: Any, items: list[Any]) -> list[Any]:
-    """The lists of all processes, one behind the other, on every process."""
-    if accelerator.num_processes == 1:
-        return items
-    from accelerate.utils import gather_object
-
-    found: list[Any] = gather_object(items)
-    return found

@@ -17,11 +17,12 @@ from dpo_train.batches import rate_factor
 from dpo_train.card import write_card
 from dpo_train.config import TrainConfig
 from dpo_train.evaluation import at_start, evaluate
-from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step, share_gradient
+from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step
 from dpo_train.interruption import Interrupted, listening
 from dpo_train.metrics import alarms, means, untrained
 from dpo_train.pair_log import PairLog, write_metadata
 from dpo_train.preparation import Job, Standing, prepare, resume_from, save_checkpoint, write_json
+from dpo_train.processes import clip_gradient, share_gradient, whole
 from dpo_train.records import Records
 from dpo_train.stopping import Evaluation, candidates, flattened
 from dpo_train.terminal import bar
@@ -74,7 +75,7 @@ def train(
                 listener = account.observe if account is not None else observe
                 measured = add_gradient(job.scoring, job.learned, window, listener)
                 share_gradient(job.parameters, job.accelerator)
-                norm = float(job.accelerator.clip_grad_norm_(job.parameters.values(), config.max_grad_norm))
+                norm = clip_gradient(job.parameters, config.max_grad_norm)
                 check_gradient(norm, standing.step + 1, config, _going_on(run))
                 rate = config.rate * rate_factor(
                     config.lr_scheduler_type, standing.step, job.total, config.warmup_ratio
@@ -100,8 +101,8 @@ def train(
                 if account is not None:
                     account.look(standing.step, last or stop is not None)
             asked = requests.heard(job.accelerator)
-            if (standing.step % job.save_every == 0 or last or stop or asked) and job.accelerator.is_main_process:
-                if account is not None:
+            if standing.step % job.save_every == 0 or last or stop or asked:
+                if account is not None and job.accelerator.is_main_process:
                     account.save(run / "checkpoints", standing.step)
                 save_checkpoint(job, standing)
             if asked and not last:
@@ -174,8 +175,10 @@ def _remember(job: Job, standing: Standing) -> None:
     before = [seen for seen in standing.history if seen.step in standing.candidates]
     standing.history.append(now)
     standing.candidates = [seen.step for seen in candidates(before, now, validation.prompts)]
-    if standing.step in standing.candidates and job.accelerator.is_main_process:
-        checkpoints.save_candidate(job.run / "checkpoints", standing.step, job.parameters)
+    if standing.step in standing.candidates:
+        weights = whole(job.parameters, keep=job.accelerator.is_main_process)
+        if job.accelerator.is_main_process:
+            checkpoints.save_candidate(job.run / "checkpoints", standing.step, weights)
     job.accelerator.wait_for_everyone()
 
 
@@ -231,10 +234,12 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
         output=output,
         speed=speed,
     )
+    weights = whole(job.parameters, keep=job.accelerator.is_main_process)
     if job.accelerator.is_main_process:
         log.write()
-        job.policy.save(job.run / output)
+        job.policy.save(job.run / output, weights)
         write_card(job.run / output, job.policy.base, job.identity["config"], asdict(summary))
         write_json(job.run / "summary.json", asdict(summary))
+    job.accelerator.wait_for_everyone()  # what the first process has written is there for all
     job.accelerator.end_training()
     return summary

@@ -33,7 +33,7 @@ def choose_way(policy: Policy, pairs: Sequence[EncodedPair], ends: Indices) -> s
     pairs = sorted(map(_around_the_fork, pairs), key=lambda pair: -len(pair.chosen))  # the first one is rewritten
     ways: list[Way] = ["shared", "apart"] if policy.way == "shared" else ["apart"]
     given_up: list[str] = []
-    with torch.inference_mode():
+    with torch.no_grad():
         right = policy.score(pairs, "whole logits")
         for way in ways:
             fault = _fault(policy, way, pairs, right)

@@ -141,6 +141,7 @@ def train(
     """Train on a version and write the slice report; goes on where an interrupted run stopped."""
     from flows.recipe import load, train_config
     from flows.telling import plan_lines, train_lines
+    from flows.train import assist
     from flows.train import train as work
 
     config = train_config(load(recipe, sets or ()), str(recipe))
@@ -150,6 +151,9 @@ def train(
 
         expected = estimate(config, open_version(store, version).path)
         answer(expected, as_json, plan_lines(expected))
+        return
+    if not first_process():
+        _flow("train", assist, store, True, config, version)
         return
     with working("train", own_bars=True):
         summary = _flow("train", work, store, no_prefect, config, version)
@@ -242,6 +246,8 @@ def _flow(name: str, work: Any, store: Path, no_prefect: bool, *args: Any) -> An
 def main() -> None:
     """Run a command; a failure is a sentence, not a traceback."""
     try:
+        if launched() and sys.argv[1:2] != ["train"]:
+            raise ValueError(f"torchrun and accelerate share out a training alone: launch `dpo train`, not {sys.argv[1:2]}.")
         app()
     except Exception as error:
         if os.environ.get("DPO_DEBUG"):

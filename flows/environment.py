@@ -1,7 +1,7 @@
-"""Prefect without a server started by hand, without telemetry and without noise.
+"""What a command finds around it: a launcher with other processes, and Prefect, made quiet.
 
-Must run before Prefect is first imported: it reads these variables at import. A value that a person has
-set already wins.
+No server started by hand, no telemetry, no noise. `prepare` must run before Prefect is first imported, which reads
+these variables at import. A value that a person has set already wins.
 """
 
 import os
@@ -16,6 +16,16 @@ _QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never pickle
 }
+
+
+def launched() -> bool:
+    """Whether torchrun or `accelerate launch` started this process beside others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def first_process() -> bool:
+    """Whether this process speaks and writes; the others of a launch do their share of a training in silence."""
+    return not launched() or os.environ.get("RANK", "0") == "0"
 
 
 def prepare(store: Path) -> None:

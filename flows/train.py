@@ -47,6 +47,12 @@ def train(config: "TrainConfig", version: str, store: Path, step: Step = plain) 
     }
 
 
+def assist(config: "TrainConfig", version: str, store: Path, step: Step = plain) -> None:
+    """What every process of a launch but the first does: its share of the training, and nothing else."""
+    opened = versions.open_version(store, version)
+    step(f"train on {opened.id}", train_once, config, opened.path, store / "runs" / run_id(config, opened.id))
+
+
 def run_id(config: "TrainConfig", version: str) -> str:
     """16 hex digits that stand for the version, the settings and the trainer's code version."""
     asked = {"version": version, "config": config.model_dump(mode="json"), "code": dpo_train.__version__}

@@ -86,11 +86,18 @@ def test_a_tracker_or_a_quantiser_that_is_not_installed_is_named_with_what_to_do
         settings(place[0], load_in_4bit=True, use_peft=False)
 
 
-def test_sharded_weights_are_refused_before_anything_is_loaded(
+def test_shards_that_cannot_be_had_are_refused_before_anything_is_loaded(
     place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(TrainError, match="FSDP"):
+    with pytest.raises(TrainError, match="fsdp cuts weights over processes, and there is one"):
+        train(settings(place[0], fsdp=True), place[1], tmp_path / "run")
+    with pytest.raises(ValueError, match="load_in_4bit or fsdp"):
+        settings(place[0], fsdp=True, load_in_4bit=True)
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(TrainError, match="fsdp_offload_params.*set it to false"):
+        check(settings(place[0], fsdp=True), 2)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(TrainError, match="DeepSpeed"):
         train(settings(place[0]), place[1], tmp_path / "run")
 
 

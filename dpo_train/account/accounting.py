@@ -186,6 +186,8 @@ def _impossible(job: Job) -> str | None:
         return f"the training pairs have no column {column}"
     if not len(job.watched["validation"].pairs):
         return "there are no validation pairs"
+    if job.policy.sharded is not None:
+        return "the weights lie in shards (fsdp), and it reads each pair's gradient twice off one forward pass"
     return cannot_book(job.policy.network, job.parameters)
 
 
