@@ -31,8 +31,8 @@ Observer = Callable[[PairSet, Indices], None]
 def add_gradient(scoring: Scoring, known: Known, window: Indices, observe: Observer | None = None) -> Measured:
     """Add Σ wᵢ ∇lᵢ / len(window) to the parameters' `.grad`; returns the window measured, in no particular order.
 
-    Each process takes its share of the window; `processes.share_gradient` makes the sum over processes. Raises `TrainError`
-    where memory runs out.
+    Each process takes its share of the window; `processes.share_gradient` makes the sum over processes. Raises
+    `TrainError` where memory runs out.
     """
     loss, policy, accelerator, pairs = scoring.loss, scoring.policy, scoring.accelerator, known.pairs
     mine = share(window, accelerator)

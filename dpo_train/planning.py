@@ -20,7 +20,8 @@ import torch
 from dpo_train.batches import cut, row_length
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
-from dpo_train.model import Policy, open_policy
+from dpo_train.loading import open_policy
+from dpo_train.model import Policy
 from dpo_train.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.preparation import BUDGETS, cache_of, reference_pairs, steps_of, watched_pairs
 from dpo_train.work import least, least_forward, matmul_rate

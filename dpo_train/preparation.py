@@ -24,8 +24,9 @@ from dpo_train.batches import Indices, Schedule
 from dpo_train.cautions import check_surroundings, notes
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
+from dpo_train.loading import open_policy
 from dpo_train.metrics import Measured
-from dpo_train.model import Policy, open_policy
+from dpo_train.model import Policy
 from dpo_train.pair_log import PairLog
 from dpo_train.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.preflight import preflight, sentences

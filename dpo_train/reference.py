@@ -87,9 +87,7 @@ def scored(
             policy.score(nothing)
 
 
-def reference(
-    policy: Policy, pairs: Rows, indices: Indices, cache: Path, budget: int, accelerator: Any
-) -> Reference:
+def reference(policy: Policy, pairs: Rows, indices: Indices, cache: Path, budget: int, accelerator: Any) -> Reference:
     """The reference of the pairs at `indices`: from the cache where it is there, computed and kept where it is not.
 
     The processes share the computing; the first one keeps the cache.
@@ -195,19 +193,23 @@ def pair_logprobs(
     )
 
 
-def _compute(
-    policy: Policy, pairs: Rows, indices: Indices, budget: int, accelerator: Any, into: Reference
-) -> None:
+def _compute(policy: Policy, pairs: Rows, indices: Indices, budget: int, accelerator: Any, into: Reference) -> None:
     needs, policy.needs = policy.needs, PREFIXES  # always with the prefixes, so that a sweep of ld_alpha finds them too
     try:
         with policy.as_reference():
             mine = scored(policy, pairs, share(indices, accelerator), budget, "reference of")
-            found = [(places, torch.stack([*sums[: len(COLUMNS)]]).double().cpu().numpy()) for places, sums in mine]
+            found = [(places, _columns(sums)) for places, sums in mine]
     finally:
         policy.needs = needs
     for places, values in gather(accelerator, found):
         for column, value in zip(into, values, strict=True):
             column[places] = value
+
+
+def _columns(sums: Sums) -> Floats:
+    """(columns, pairs)."""
+    values = [value for value in sums[: len(COLUMNS)] if value is not None]
+    return torch.stack(values).double().cpu().numpy()
 
 
 def _folder(policy: Policy) -> str:

@@ -60,9 +60,10 @@ def shard(network: Any, learned: list[nn.Parameter], device: torch.device) -> Sh
 
     `learned` are an adapter's weights, which stay whole. Raises `TrainError` where the weights cannot be cut.
     """
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    mesh = dist.init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     options: dict[str, Any] = {"mesh": mesh, "ignored_params": set(learned), "reshard_after_forward": True}
     for parameter in learned:
         parameter.data = parameter.data.to(device)
@@ -78,10 +79,18 @@ def shard(network: Any, learned: list[nn.Parameter], device: torch.device) -> Sh
             "(use_peft), load_in_4bit or gradient_checkpointing where memory is short."
         ) from error
     for part in root.modules():
-        if hasattr(part, "set_gradient_divide_factor"):
+        if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)  # a sum over the processes, as everywhere here; not a mean
             part.set_force_sum_reduction_for_comms(True)
     return root
+
+
+def recover(root: Sharded) -> None:
+    """Cut again what a pass that broke off has left whole, so that another way of scoring can be tried."""
+    from torch.distributed.fsdp import FSDPModule
+
+    assert isinstance(root, FSDPModule)
+    root.reset_iter_state()
 
 
 def as_first(text: str) -> str:

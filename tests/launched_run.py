@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from dpo_train.config import TrainConfig
 from dpo_train.interruption import Interrupted
-from dpo_train.model import open_policy
+from dpo_train.loading import open_policy
 from dpo_train.train import train
 
 RANK = os.environ["RANK"]

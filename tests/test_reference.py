@@ -1,7 +1,6 @@
 """The starting weights: the same numbers live or cached, kept by content, and never mistaken for others."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
+from dpo_train.loading import wrap
 from dpo_train.losses import Sigmoid
-from dpo_train.model import Policy, fingerprint_of, wrap
+from dpo_train.model import Policy, fingerprint_of
 from dpo_train.pairs import PairSet, open_pairs
 from dpo_train.reference import Reference, check_start, reference
 from dpo_train.scoring import Known, Scoring
 
-ALONE = SimpleNamespace(process_index=0, num_processes=1, backward=torch.Tensor.backward)
 BUDGET = 2000
 
 
@@ -49,7 +48,7 @@ def everything(pairs: PairSet) -> Any:
 
 
 def refer(policy: Policy, pairs: PairSet, cache: Path, budget: int = BUDGET) -> Reference:
-    return reference(policy, pairs, everything(pairs), cache, budget)
+    return reference(policy, pairs, everything(pairs), cache, budget, tiny.ALONE)
 
 
 def test_the_reference_of_a_trained_adapter_is_the_base_model(pairs: PairSet, tmp_path: Path) -> None:
@@ -131,7 +130,8 @@ def test_metrics_are_the_same_whatever_the_forward_passes_hold(pairs: PairSet, t
     found = refer(policy(), pairs, tmp_path / "a")
     scorer, asked = moved(policy()), np.array([7, 3, 11, 0, 20])
     one, few, all_ = (
-        evaluate(Scoring(Sigmoid(), scorer, budget, ALONE), Known(pairs, found), asked) for budget in (1, 300, 9999)
+        evaluate(Scoring(Sigmoid(), scorer, budget, tiny.ALONE), Known(pairs, found), asked)
+        for budget in (1, 300, 9999)
     )
     assert np.abs(one.margin).min() > 1e-3
     for other in (few, all_):
@@ -143,7 +143,7 @@ def gradient(policy: Policy, pairs: PairSet, found: Reference, windows: list[lis
     """The gradient of the windows together, as one window of all their pairs."""
     total = sum(map(len, windows))
     for window in windows:
-        add_gradient(Scoring(Sigmoid(), policy, budget, ALONE), Known(pairs, found), np.array(window))
+        add_gradient(Scoring(Sigmoid(), policy, budget, tiny.ALONE), Known(pairs, found), np.array(window))
         for parameter in policy.trainable().values():
             assert parameter.grad is not None
             parameter.grad *= len(window)

@@ -21,7 +21,7 @@ from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
 from dpo_train.losses import Kto
 from dpo_train.mismatches import partners
-from dpo_train.model import wrap
+from dpo_train.loading import wrap
 from dpo_train.pairs import open_pairs
 from dpo_train.scoring import Known, Scoring, know, neutral_point
 from dpo_train.train import train
@@ -33,6 +33,7 @@ with warnings.catch_warnings():
 
 ALONE = SimpleNamespace(
     process_index=0,
+    is_main_process=True,
     num_processes=1,
     backward=torch.Tensor.backward,
     device=torch.device("cpu"),

@@ -12,6 +12,7 @@ import torch
 from dpo_train.attention import span
 from dpo_train.batches import EncodedPair
 from dpo_train.config import TrainConfig, TrainError
+<<<<<<< HEAD
 from dpo_train.encoding import Encoder
 from dpo_train.gradients import add_gradient
 from dpo_train.logprobs import Sums
@@ -20,6 +21,11 @@ from dpo_train.model import Policy, wrap
 from dpo_train.pairs import open_pairs
 from dpo_train.reference import reference, scored
 from dpo_train.scoring import Known, Scoring
+=======
+from dpo_train.loading import wrap
+from dpo_train.logprobs import Sums
+from dpo_train.model import Policy
+>>>>>>> e4f9969 (Opening a policy has a room of its own; the processes of a run share the reference among them)
 from dpo_train.ways import choose_way, widest_difference
 
 HEADS = {"head_dim": 16}

@@ -18,7 +18,8 @@ from dpo_train.config import TrainConfig
 from dpo_train.describe.movement import Movement
 from dpo_train.describe.statistics import Bools, Floats
 from dpo_train.encoding import Encoder
-from dpo_train.model import Policy, open_policy
+from dpo_train.loading import open_policy
+from dpo_train.model import Policy
 from dpo_train.pairs import PairSet, open_pairs
 from dpo_train.preparation import cache_of
 from dpo_train.terminal import quiet_bars
