@@ -118,6 +118,8 @@ def _not_counted(config: TrainConfig, policy: Policy) -> list[str]:
         )
     if config.load_in_4bit:
         said.append("4-bit weights are unpacked for every product: slower than counted, by how much is not known here")
+    if config.fsdp:
+        said.append("shards: the plan is of one process that holds all weights, and counts no gathering")
     if config.lora_dropout or config.use_dora:
         said.append("adapter dropout and DoRA cost more than counted")
     return said

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import output, questions
+from flows.environment import first_process, launched
 from flows.output import answer, aside, columns, working
 from flows.questions import STORE, Json, Store
 
@@ -247,7 +248,9 @@ def main() -> None:
     """Run a command; a failure is a sentence, not a traceback."""
     try:
         if launched() and sys.argv[1:2] != ["train"]:
-            raise ValueError(f"torchrun and accelerate share out a training alone: launch `dpo train`, not {sys.argv[1:2]}.")
+            raise ValueError(
+                f"torchrun and accelerate share out a training alone: launch `dpo train`, not {sys.argv[1:2]}."
+            )
         app()
     except Exception as error:
         if os.environ.get("DPO_DEBUG"):

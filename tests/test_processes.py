@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
+import yaml
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
@@ -24,15 +25,19 @@ from dpo_train.train import train
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def launched(config: TrainConfig, version: Path, run: Path, interrupted: bool = False) -> None:
-    """The run in two processes on the CPU, talking through gloo."""
-    settings = run.parent / ("interrupted.json" if interrupted else "settings.json")
-    settings.write_text(config.model_dump_json())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(ROOT / "tests" / "launched_run.py"), str(settings), str(version), str(run)]
+def launched(*words: str) -> str:
+    """What two processes on the CPU, talking through gloo, print."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *words]
     quiet = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet}, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def run_in_two(config: TrainConfig, version: Path, run: Path, interrupted: bool = False) -> None:
+    settings = run.parent / ("interrupted.json" if interrupted else "settings.json")
+    settings.write_text(config.model_dump_json())
+    launched(str(ROOT / "tests" / "launched_run.py"), str(settings), str(version), str(run))
 
 
 def same_course(one: Path, two: Path) -> None:
@@ -62,10 +67,16 @@ def settings(model: Path, processes: int, **changes: Any) -> TrainConfig:
 
 
 def test_two_processes_train_as_one_does(place: tuple[Path, Path], tmp_path: Path) -> None:
+    """Asked for as people do, with `torchrun ... dpo train`: one of the two answers."""
     model, version = place
     train(settings(model, 1), version, tmp_path / "one")
-    launched(settings(model, 2), version, tmp_path / "two")
-    same_course(tmp_path / "one", tmp_path / "two")
+    (version / "manifest.json").write_text("{}")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"training": settings(model, 2).model_dump(mode="json", exclude_unset=True)}))
+    asked = ["train", "--recipe", str(recipe), "--store", str(version.parents[1]), "--version", "tiny"]
+    said = json.loads(launched("-m", "flows.cli", *asked, "--no-prefect", "--json"))
+    assert said["created"] and Path(said["report"]).is_file()
+    same_course(tmp_path / "one", Path(said["path"]))
 
 
 def test_weights_in_shards_learn_as_whole_ones_do(place: tuple[Path, Path], tmp_path: Path) -> None:
@@ -73,7 +84,7 @@ def test_weights_in_shards_learn_as_whole_ones_do(place: tuple[Path, Path], tmp_
     model, version = place
     changes = {"use_peft": False, "learning_rate": 1e-3, "gradient_checkpointing": True}
     train(settings(model, 1, **changes), version, tmp_path / "one")
-    launched(settings(model, 2, fsdp=True, **changes), version, tmp_path / "two", interrupted=True)
+    run_in_two(settings(model, 2, fsdp=True, **changes), version, tmp_path / "two", interrupted=True)
     for rank in (0, 1):
         assert "kept up to step 3 of 5" in (tmp_path / "two" / f"stopped-{rank}").read_text()
         held = json.loads((tmp_path / "two" / f"held-{rank}.json").read_text())
@@ -91,7 +102,7 @@ def test_an_adapter_learns_over_weights_in_shards(place: tuple[Path, Path], tmp_
     model, version = place
     changes = {"token_budget": 150, "account_by": "source"}
     train(settings(model, 1, **changes), version, tmp_path / "one")
-    launched(settings(model, 2, fsdp=True, **changes), version, tmp_path / "two")
+    run_in_two(settings(model, 2, fsdp=True, **changes), version, tmp_path / "two")
     same_course(tmp_path / "one", tmp_path / "two")
     opened = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "two" / "adapter")
     assert opened.peft_config["default"].base_model_name_or_path == str(model)

@@ -19,9 +19,9 @@ from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
+from dpo_train.loading import wrap
 from dpo_train.losses import Kto
 from dpo_train.mismatches import partners
-from dpo_train.loading import wrap
 from dpo_train.pairs import open_pairs
 from dpo_train.scoring import Known, Scoring, know, neutral_point
 from dpo_train.train import train

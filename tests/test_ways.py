@@ -1,7 +1,6 @@
 """Models of many families, of a few thousand random weights: exact in whole pairs, or a slower way is taken aloud."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,15 @@ import torch
 from dpo_train.attention import span
 from dpo_train.batches import EncodedPair
 from dpo_train.config import TrainConfig, TrainError
-<<<<<<< HEAD
 from dpo_train.encoding import Encoder
 from dpo_train.gradients import add_gradient
+from dpo_train.loading import wrap
 from dpo_train.logprobs import Sums
 from dpo_train.losses import Sigmoid
-from dpo_train.model import Policy, wrap
+from dpo_train.model import Policy
 from dpo_train.pairs import open_pairs
 from dpo_train.reference import reference, scored
 from dpo_train.scoring import Known, Scoring
-=======
-from dpo_train.loading import wrap
-from dpo_train.logprobs import Sums
-from dpo_train.model import Policy
->>>>>>> e4f9969 (Opening a policy has a room of its own; the processes of a run share the reference among them)
 from dpo_train.ways import choose_way, widest_difference
 
 HEADS = {"head_dim": 16}
@@ -136,15 +130,14 @@ def test_only_pairs_that_outgrow_the_window_leave_the_shared_row(tmp_path: Path)
     with torch.no_grad():
         right = textbook(mixed.network, pairs.encoded(every))
     assert choose_way(mixed, SHORT, pairs.ends) is not None and mixed.way == "shared"
-    found = reference(mixed, pairs, every, tmp_path, 2000)
+    found = reference(mixed, pairs, every, tmp_path, 2000, tiny.ALONE)
     np.testing.assert_allclose(found.chosen, right.chosen.numpy(), atol=5e-4)
     np.testing.assert_allclose(found.rejected, right.rejected.numpy(), atol=5e-4)
     places = [group for group, _ in scored(mixed, pairs, every, 2000)]
     assert {len(set(pairs.ends[group] > window)) for group in places} == {1} and len(places) < len(pairs)
-    alone = SimpleNamespace(process_index=0, num_processes=1, backward=torch.Tensor.backward)
     gradients = []
     for scorer in (mixed, apart):
-        add_gradient(Scoring(Sigmoid(), scorer, 2000, alone), Known(pairs, found), every)
+        add_gradient(Scoring(Sigmoid(), scorer, 2000, tiny.ALONE), Known(pairs, found), every)
         gradients.append(
             torch.cat([part.grad.flatten() for part in scorer.trainable().values() if part.grad is not None])
         )
