@@ -22,7 +22,7 @@ def ours(folder: Path, options: argparse.Namespace) -> None:
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
-    from dpo_train import cpu_matmul, model, preparation
+    from dpo_train import cpu_matmul, loading, preparation
     from dpo_train.config import TrainConfig
     from dpo_train.train import train
     from dpo_train.work import least
@@ -41,7 +41,7 @@ def ours(folder: Path, options: argparse.Namespace) -> None:
         prefix_sharing=not options.apart,
     )
     if options.plain_matmul:
-        model.speed_up = lambda network: None
+        loading.speed_up = lambda *_: None
     if options.whole_logits:
         preparation.choose_way = lambda policy, *_: setattr(policy, "way", "whole logits")
     seen: list[tuple[int, float, float]] = []
