@@ -49,7 +49,7 @@ class Camera:
 def of_the_audit(camera: Camera, version: versions.Version) -> None:
     """The first screen, what the annotators did, what length did, twins side by side, borderline rows."""
     camera.browser.open((version.path / "audit.html").as_uri(), width=WIDTH)
-    camera.shoot("audit", 650)
+    camera.shoot("audit", 680)
     camera.shoot("annotators", 560, "#annotators h2")
     camera.shoot("length", 640, "#length h2")
     for section in ("#dropped", "#twins", "#limits"):
