@@ -57,8 +57,8 @@ def _apart_alone(policy: Policy, ends: Indices) -> str | None:
     if not outgrown:
         return None
     return (
-        f"{outgrown} of {len(ends)} pairs end beyond token {policy.window}, where the model's attention has a window: "
-        "their responses are scored apart, which is slower."
+        f"{outgrown} of {len(ends)} pairs end beyond token {policy.window}, from where the model attends otherwise (a "
+        "window, or positions that depend on length): their responses are scored apart, which is slower."
     )
 
 
@@ -115,12 +115,15 @@ def unlike_whole_pairs(network: Any, longest: int) -> str | None:
         return f"the model has layers of type {', '.join(sorted(strange))}"
     window = window_of(network)
     if window is not None and window < longest:
-        return f"its attention has a window of {window} tokens, and the pairs tried are of {longest}"
+        return f"it attends otherwise beyond token {window} (a window), and the pairs tried end at {longest}"
     return None
 
 
 def window_of(network: Any) -> int | None:
-    """Tokens that the narrowest attention window of the model holds, 0 where that is not said; None without any."""
+    """The last token up to which the model attends to the whole past alike, 0 where that is not said; None: all are.
+
+    Beyond it lies a window, or positions that depend on the longest row of a pass (Phi-3's long factors).
+    """
     config = network.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or [])
     found = []
@@ -128,6 +131,9 @@ def window_of(network: Any) -> int | None:
         width = getattr(config, name, None)
         if kind in kinds or (width is not None and not kinds):  # Mistral names no types: every layer has it
             found.append(int(width or 0))
+    positions = getattr(config, "rope_parameters", None) or {}
+    if positions.get("rope_type") in ("dynamic", "longrope"):
+        found.append(int(positions.get("original_max_position_embeddings") or config.max_position_embeddings))
     return min(found, default=None)
 
 
