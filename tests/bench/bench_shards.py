@@ -3,8 +3,8 @@
     python tests/bench/bench_shards.py [--pairs 16] [--data FOLDER]
 
 hh-rlhf-harmless pairs in random order, steps of 8, float32. Prints pairs a second, each process's peak memory (Python
-and its libraries included; the first one puts the weights and moments of a checkpoint together in its own), and by how much
-the margins of the two runs differ.
+and its libraries included; the first one puts the weights and moments of a checkpoint together in its own), and by
+how much the margins of the two runs differ.
 """
 
 import argparse
