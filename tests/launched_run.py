@@ -1,4 +1,4 @@
-"""One training run as a launcher starts it: `torchrun tests/launched_run.py SETTINGS.json VERSION RUN`.
+"""One training run as a launcher starts it, or alone: `[torchrun] tests/launched_run.py SETTINGS.json VERSION RUN`.
 
 A run whose settings lie in interrupted.json is stopped by a signal in its third pass and taken up again; in between
 each process writes what it was told, and how many of the model's weights it holds once they are cut.
@@ -19,7 +19,7 @@ from dpo_train.interruption import Interrupted
 from dpo_train.loading import open_policy
 from dpo_train.train import train
 
-RANK = os.environ["RANK"]
+RANK = os.environ.get("RANK", "0")
 
 
 class StopInThirdPass:
