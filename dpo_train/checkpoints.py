@@ -121,9 +121,10 @@ def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> Non
             f"the checkpoint was trained against another reference: {other}. Resume with the model it started from, or "
             "start a new run."
         )
-    changed = _differences(
-        {**state["config"], "version": state["version"]}, {**identity["config"], "version": identity["version"]}
+    before, now = (
+        {**of["config"], **{name: of.get(name) for name in ("version", "processes")}} for of in (state, identity)
     )
+    changed = _differences(before, now)
     if changed:
         raise TrainError(f"a run resumes under its own settings: {changed}. Set them back, or start a new run.")
 

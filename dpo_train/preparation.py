@@ -81,7 +81,7 @@ class Job:
     eval_every: int
     save_every: int
     notes: list[str]
-    identity: dict[str, Any]  # settings, version and reference: what a checkpoint must agree with
+    identity: dict[str, Any]  # settings, version, reference, processes: what a checkpoint must agree with
 
     @property
     def training(self) -> PairSet:
@@ -189,6 +189,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
             "config": config.model_dump(mode="json"),
             "version": version.name,
             "reference": fingerprint(policy),
+            "processes": accelerator.num_processes,  # each brings its own pairs to a step
         },
     )
 

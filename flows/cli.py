@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import output, questions
-from flows.environment import first_process, launched
+from flows.environment import first_process, processes
 from flows.output import answer, aside, columns, working
 from flows.questions import STORE, Json, Store
 
@@ -247,7 +247,7 @@ def _flow(name: str, work: Any, store: Path, no_prefect: bool, *args: Any) -> An
 def main() -> None:
     """Run a command; a failure is a sentence, not a traceback."""
     try:
-        if launched() and sys.argv[1:2] != ["train"]:
+        if processes() > 1 and sys.argv[1:2] != ["train"]:
             raise ValueError(
                 f"torchrun and accelerate share out a training alone: launch `dpo train`, not {sys.argv[1:2]}."
             )

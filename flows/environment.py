@@ -18,14 +18,14 @@ _QUIET = {
 }
 
 
-def launched() -> bool:
-    """Whether torchrun or `accelerate launch` started this process beside others."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+def processes() -> int:
+    """How many processes torchrun or `accelerate launch` started, this one included; 1 without them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def first_process() -> bool:
     """Whether this process speaks and writes; the others of a launch do their share of a training in silence."""
-    return not launched() or os.environ.get("RANK", "0") == "0"
+    return processes() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def prepare(store: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import dpo_train
 from dpo_data import versions
 from dpo_data.schema import DataError
+from flows.environment import processes
 from flows.steps import Step, plain, record_table
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ def assist(config: "TrainConfig", version: str, store: Path, step: Step = plain)
 
 
 def run_id(config: "TrainConfig", version: str) -> str:
-    """16 hex digits that stand for the version, the settings and the trainer's code version."""
+    """16 hex digits that stand for the version, the settings, the trainer's code version, and how many processes share
+    a training where a launcher started several: each brings its own pairs to a step."""
     asked = {"version": version, "config": config.model_dump(mode="json"), "code": dpo_train.__version__}
+    if processes() > 1:
+        asked["processes"] = processes()
     return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 

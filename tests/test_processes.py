@@ -19,7 +19,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
-from dpo_train.config import TrainConfig
+from dpo_train.config import TrainConfig, TrainError
 from dpo_train.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,6 +77,9 @@ def test_two_processes_train_as_one_does(place: tuple[Path, Path], tmp_path: Pat
     said = json.loads(launched("-m", "flows.cli", *asked, "--no-prefect", "--json"))
     assert said["created"] and Path(said["report"]).is_file()
     same_course(tmp_path / "one", Path(said["path"]))
+    (Path(said["path"]) / "summary.json").unlink()
+    with pytest.raises(TrainError, match="resumes under its own settings: processes: checkpoint 2, now 1"):
+        train(settings(model, 2), version, Path(said["path"]), resume=True)
 
 
 def test_weights_in_shards_learn_as_whole_ones_do(place: tuple[Path, Path], tmp_path: Path) -> None:
