@@ -57,7 +57,11 @@ def assist(config: "TrainConfig", version: str, store: Path, step: Step = plain)
 def run_id(config: "TrainConfig", version: str) -> str:
     """16 hex digits that stand for the version, the settings, the trainer's code version, and how many processes share
     a training where a launcher started several: each brings its own pairs to a step."""
-    asked = {"version": version, "config": config.model_dump(mode="json"), "code": dpo_train.__version__}
+    asked: dict[str, Any] = {
+        "version": version,
+        "config": config.model_dump(mode="json"),
+        "code": dpo_train.__version__,
+    }
     if processes() > 1:
         asked["processes"] = processes()
     return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
