@@ -50,6 +50,8 @@ def check(config: TrainConfig, processes: int) -> None:
             "fsdp cuts weights over processes, and there is one: launch several with torchrun or accelerate, or set "
             "fsdp to false."
         )
+    if config.load_in_4bit:  # with fsdp in the settings the settings say so; the launcher may ask for it too
+        raise TrainError("weights packed into 4 bit cannot be cut into shards: launch without FSDP.")
     for name, instead in _LAUNCHERS.items():
         if os.environ.get(name, "").lower() == "true":
             raise TrainError(f"the launcher sets {name.lower()}, which this trainer does not do: {instead}.")

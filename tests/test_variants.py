@@ -91,6 +91,8 @@ def test_shards_that_cannot_be_had_are_refused_before_anything_is_loaded(
         train(settings(place[0], fsdp=True), place[1], tmp_path / "run")
     with pytest.raises(ValueError, match="load_in_4bit or fsdp"):
         settings(place[0], fsdp=True, load_in_4bit=True)
+    with pytest.raises(TrainError, match="launch without FSDP"):
+        check(settings(place[0], load_in_4bit=True), 2)
     monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
     with pytest.raises(TrainError, match="launcher sets fsdp_offload_params"):
         check(settings(place[0], fsdp=True), 2)
