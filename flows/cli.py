@@ -248,8 +248,10 @@ def main() -> None:
     """Run a command; a failure is a sentence, not a traceback."""
     try:
         if processes() > 1 and sys.argv[1:2] != ["train"]:
+            asked = " ".join(["dpo", *sys.argv[1:2]])
             raise ValueError(
-                f"torchrun and accelerate share out a training alone: launch `dpo train`, not {sys.argv[1:2]}."
+                f"a launcher started {processes()} processes of `{asked}`, and only a training can be shared out: run "
+                "`dpo refresh` by itself, then launch `dpo train`."
             )
         app()
     except Exception as error:

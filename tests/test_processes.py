@@ -111,3 +111,11 @@ def test_an_adapter_learns_over_weights_in_shards(place: tuple[Path, Path], tmp_
     assert opened.peft_config["default"].base_model_name_or_path == str(model)
     notes = json.loads((tmp_path / "two" / "summary.json").read_text())["notes"]
     assert any("not accounted for: the weights lie in shards" in note for note in notes)
+
+
+def test_a_launcher_is_refused_by_every_other_command() -> None:
+    launcher = {"TORCHELASTIC_RUN_ID": "one", "WORLD_SIZE": "2", "RANK": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "flows.cli", "retrain"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **launcher})
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "2 processes of `dpo retrain`, and only a training can be shared out" in done.stderr
