@@ -13,9 +13,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from format_samples import SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_formats import SAMPLES, sample
+from test_formats import sample
 
 from dpo_data.appending import parts, thumb_pairs
 from dpo_data.batches import BatchSummary, append, inspect, open_batches

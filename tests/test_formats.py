@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from format_samples import SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +17,6 @@ from dpo_data.formats.files import rows
 from dpo_data.formats.paths import find
 from dpo_data.formats.records import Item, Judgement, Thumb
 from dpo_data.schema import DataError
-
-SAMPLES = Path(__file__).parent / "formats"
 
 # What the samples say, in the order of their records: 1 first wins, 2 second wins, = tie, + and - thumbs, x reject.
 SAID = {
@@ -78,7 +77,7 @@ def mark(item: Item) -> str:
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_format_has_a_sample_that_it_alone_recognises(name: str) -> None:
-    assert sample(name), f"no sample in tests/formats/{name}"
+    assert sample(name), f"no sample of {name} in tests/formats or tests/format_samples.py"
     for path in sample(name):
         for row in rows(path):
             assert [other for other, read in READERS.items() if read.detect(row.value)] == [name], row

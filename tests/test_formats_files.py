@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from format_samples import SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,7 +188,7 @@ def test_pieces_cover_the_file_once_whatever_their_size(tmp_path: Path) -> None:
 
 
 def test_a_folder_gives_its_data_files_and_leaves_companions_to_their_readers() -> None:
-    samples = Path(__file__).parent / "formats"
+    samples = SAMPLES
     assert [path.name for path in find(samples / "llmfao")] == ["crowd-comparisons.csv", "gpt4-crowd-comparisons.csv"]
     assert len(find(samples / "qlora_judge")) == 1
     assert len(find(f"{samples}/*/*.csv")) == 4
@@ -217,7 +218,7 @@ def test_remote_files_are_fetched_once_a_version_with_their_companions(tmp_path:
     import fsspec
 
     memory = fsspec.filesystem("memory")
-    samples = Path(__file__).parent / "formats" / "llmfao"
+    samples = SAMPLES / "llmfao"
     for path in samples.iterdir():
         memory.pipe(f"/bucket/llmfao/{path.name}", path.read_bytes())
     found = find("memory://bucket/llmfao", tmp_path)

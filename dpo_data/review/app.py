@@ -247,7 +247,7 @@ class Desk:
         return session.reviewer
 
     async def _form(self, request: Request) -> tuple[Session, dict[str, str]]:
-        """The session and fields of a form that this server made for this session; 403 for any other."""
+        """Who sent a form, and its fields; 403 for one that this server did not make for them."""
         body = b""
         async for part in request.stream():
             body += part
