@@ -146,9 +146,7 @@ def _write(target: Path, files: Mapping[str, Mapping[str, Tensor]], state: dict[
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, tensors in files.items():
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial / f"{name}.safetensors"
-        )
+        save_file({key: value.contiguous() for key, value in tensors.items()}, partial / f"{name}.safetensors")
     with (partial / "state.json").open("w", encoding="utf-8") as stream:
         json.dump(state, stream, indent=1)
         stream.flush()

@@ -98,7 +98,9 @@ def reference(policy: Policy, pairs: Rows, indices: Indices, cache: Path, budget
     parts = [indices[start : start + PART] for start in range(0, len(indices), PART)]
     keys = pa.array([_key(pair) for part in parts for pair in pairs.encoded(part)], pa.binary())
     _read(folder, keys, indices, result)
-    missing = np.flatnonzero(np.isnan(result.chosen[indices]))
+    unknown = [np.flatnonzero(np.isnan(result.chosen[indices]))]
+    # Another run may write to the cache meanwhile: what one process has not found, all compute.
+    missing = np.unique(np.concatenate(gather(accelerator, unknown)))
     for start in range(0, len(missing), PART):
         part = indices[missing[start : start + PART]]
         _compute(policy, pairs, part, budget, accelerator, result)

@@ -146,15 +146,16 @@ def train(
     from flows.train import train as work
 
     config = train_config(load(recipe, sets or ()), str(recipe))
+    if not first_process():
+        if not plan:
+            _flow("train", assist, store, True, config, version)
+        return
     if plan:
         from dpo_data.versions import open_version
         from dpo_train.planning import plan as estimate
 
         expected = estimate(config, open_version(store, version).path)
         answer(expected, as_json, plan_lines(expected))
-        return
-    if not first_process():
-        _flow("train", assist, store, True, config, version)
         return
     with working("train", own_bars=True):
         summary = _flow("train", work, store, no_prefect, config, version)
