@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import polars as pl
 import pytest
 from planted_version import Planted, comparisons_of, config, ledger_of, many, plant_store
 
@@ -44,6 +45,16 @@ def test_a_selection_is_sorted_complete_and_can_be_sampled(tmp_path: Path) -> No
     assert export(store, out, "jsonl", sample=5) == 5
     five = [json.loads(line)["comparison_id"] for line in out.read_text().splitlines()]
     assert set(four) < set(five) and four == sorted(four)
+
+
+@pytest.mark.parametrize("format", ["argilla", "label_studio"])
+def test_a_version_published_before_a_column_was_known_is_exported_without_it(tmp_path: Path, format: str) -> None:
+    store, _ = planted(tmp_path)
+    opened = versions.open_version(store)
+    pl.read_parquet(opened.path / "ledger.parquet").drop("neither").write_parquet(opened.path / "ledger.parquet")
+    assert export(store, tmp_path / "out.json", format) == 11
+    text = (tmp_path / "out.json").read_text()
+    assert "confidence" in text and "neither" not in text
 
 
 def hostile(start: str) -> Planted:

@@ -159,7 +159,7 @@ def _label_studio(rows: Iterator[Row]) -> Iterator[str]:
 
 
 def _metadata(row: Row) -> Row:
-    facts = {name: row[name] for name in _METADATA if row[name] is not None}
+    facts = {name: row[name] for name in _METADATA if row.get(name) is not None}  # an older version lacks the newest
     return {**facts, "kept": str(row["kept"]).lower(), "reasons": ", ".join(row["reasons"])}
 
 
