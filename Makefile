@@ -6,7 +6,7 @@ STORE ?= data/store
 # processes that share the tests; each wants a core and about 3 GB
 WORKERS ?= 2
 
-.PHONY: install demo test lint bench sample screenshots clean
+.PHONY: install demo test lint bench faults sample screenshots clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,9 @@ lint: install
 
 bench: install  ## slow evidence: every performance figure in the README comes from one of these
 	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+faults: install  ## kill, race and mangle the product; prints tried, survived, lost per group
+	$(BIN)/python tests/faults/run.py
 
 sample: install  ## write data/sample anew from its seed
 	$(BIN)/python data/sample/make_sample.py
