@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from dpo_data.formats import READERS, columns
-from dpo_data.formats.files import rows
+from dpo_data.formats.decoding import names
+from dpo_data.formats.files import check_name, rows
 from dpo_data.formats.records import Reader
 from dpo_data.schema import DataError
 
@@ -28,7 +29,7 @@ def detect(path: Path) -> str:
     best = [name for name, count in votes.items() if count == most]
     if most and len(best) == 1:
         return best[0]
-    keys = ", ".join(sorted({str(key) for record in sample for key in record}))
+    keys = names(sorted({str(key) for record in sample for key in record}))
     if most:
         raise DataError(f"{path}: could be {' or '.join(best)} (keys: {keys}). Name the format of this source.")
     raise DataError(
@@ -39,6 +40,7 @@ def detect(path: Path) -> str:
 
 def reader(path: Path, format: str | None = None, mapping: Mapping[str, Any] | None = None) -> tuple[str, Reader]:
     """The name and the reader for a file: as named, by the columns' mapping, or detected."""
+    check_name(path)
     if mapping is not None:
         if format not in (None, "columns"):
             raise DataError(f"{path}: a mapping of columns goes with the format columns, not with {format!r}.")

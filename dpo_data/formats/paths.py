@@ -13,7 +13,7 @@ from typing import Any
 
 from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
-from dpo_data.formats.files import COMPRESSIONS, SUFFIXES
+from dpo_data.formats.files import COMPRESSIONS, SUFFIXES, check_name
 from dpo_data.schema import DataError
 
 
@@ -23,6 +23,7 @@ def find(where: str | Path, cache: Path | None = None, format: str | None = None
     `cache` is the folder that remote files are fetched to; `format` the source's format where it is named (then a
     folder's files are all taken for it). `DataError` when there is none.
     """
+    check_name(where)
     if "://" in str(where):
         return _remote(str(where), cache, format)
     path = Path(where)
