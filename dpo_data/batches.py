@@ -17,13 +17,15 @@ from typing import Any
 
 import polars as pl
 
+from dpo_data.appending.accounting import check_fates, stamps, unchanged
 from dpo_data.appending.incoming import incoming, locked
 from dpo_data.appending.inspection import Inspection, inspect
 from dpo_data.appending.joining import TABLES, Joined, join, merge_attributes
 from dpo_data.appending.parts import REJECTED, THUMBED, VOTED, Job, Written, convert
 from dpo_data.formats.detect import reader
-from dpo_data.formats.files import Piece, count, pieces
+from dpo_data.formats.files import Piece, Stamp, count, fixed, pieces
 from dpo_data.formats.records import Reader
+from dpo_data.formats.streams import span
 from dpo_data.schema import COMPARISONS, DataError, empty
 from dpo_data.store import forgetting
 from dpo_data.store.durable import read_json, sync, sync_folder, write_json
@@ -58,7 +60,7 @@ class BatchSummary:
 
     def __post_init__(self) -> None:
         if self.records != self.voted + self.thumbs + self.rejected:
-            raise AssertionError(
+            raise DataError(
                 f"{self.source}: {self.records} records counted, but {self.voted} voted + {self.thumbs} thumbs + "
                 f"{self.rejected} rejected came out of the reader. Nothing was written; this is a fault of the reader."
             )
@@ -157,7 +159,9 @@ def append(
     if not files:
         raise DataError(f"Source {source!r}: no files found. Give a file, a folder or a glob with raw comparisons.")
     readers = {path: reader(path, format, columns) for path in sorted(set(files))}
-    keys = {path: _key(path, name, read.companions(path), columns) for path, (name, read) in readers.items()}
+    beside = {path: read.companions(path) for path, (_, read) in readers.items()}
+    before = stamps([*readers, *(file for files in beside.values() for file in files)])
+    keys = {path: _key([path, *beside[path]], before, readers[path][0], columns) for path in readers}
     known = _ingested(store, source)
     new = sorted({key: path for path, key in reversed(keys.items()) if key not in known}.values())
     if not new:
@@ -166,8 +170,12 @@ def append(
     folder.mkdir(parents=True, exist_ok=True)
     with incoming(folder) as unnamed:
         options = (source, format, columns, annotator_kind)
-        joined = join(unnamed, _counted(mapper(convert, _jobs(unnamed, new, readers, options)), progress))
-        counts = _counts(joined, new)
+        spans = {path: fixed(path, before[path].size) for path in new if readers[path][1].parse is not None}
+        read_files = {file: before[file] for path in new for file in (path, *beside[path])}
+        with unchanged(read_files, growing=[path for path, piece in spans.items() if piece is not None]):
+            jobs = _jobs(unnamed, new, readers, options, spans)
+            joined = join(unnamed, _counted(mapper(convert, jobs), progress))
+            counts = _counts(joined, new, spans, before)
         summary = BatchSummary(None, source, len(new), len(files) - len(new), **counts)
         names = _names(new)
         about = [{"name": names[path], "format": readers[path][0], "key": keys[path]} for path in new]
@@ -193,13 +201,15 @@ def _jobs(
     files: Sequence[Path],
     readers: Mapping[Path, tuple[str, Reader]],
     options: tuple[str, str | None, Mapping[str, Any] | None, str | None],
+    spans: Mapping[Path, Piece | None],
 ) -> Iterator[Job]:
     """One job a file, or a piece of it where its records stand by themselves and it is large."""
     names = _names(files)
     number, folder = 0, folder.absolute()  # absolute: a worker may have another working directory
     for index, path in enumerate(files):
-        cut: list[Piece | None] = [*pieces(path.absolute())] if readers[path][1].parse is not None else []
-        for piece in cut or [None]:
+        whole = spans.get(path)
+        cut: list[Piece | None] = [*pieces(path.absolute(), total=whole.stop)] if whole else []
+        for piece in cut or [whole and replace(whole, path=path.absolute())]:
             source, format, columns, kind = options
             name = None if columns is not None else format or readers[path][0]
             yield Job(number, folder, path.absolute(), piece, index, names[path], source, name, columns, kind)
@@ -216,17 +226,22 @@ def _counted(results: Iterable[list[Written]], progress: Callable[[int], None] |
                 progress(done)
 
 
-def _counts(joined: Joined, files: Sequence[Path]) -> dict[str, int]:
+def _counts(
+    joined: Joined, files: Sequence[Path], spans: Mapping[Path, Piece | None], before: Mapping[Path, Stamp]
+) -> dict[str, int]:
+    records = [count(spans.get(path) or path) for path in files]
+    for index, path in enumerate(files):
+        check_fates(path, records[index], joined.of(index))
     rejected = joined.became(REJECTED)
     return {
-        "records": sum(count(path) for path in files),
+        "records": sum(records),
         "voted": joined.became(VOTED),
         "thumbs": joined.became(THUMBED),
         "rejected": rejected,
         "comparisons": joined.rows["comparisons"],
         "votes": joined.rows["votes"],
         "faults": joined.rows["rejects"] - rejected,
-        "bytes": sum(path.stat().st_size for path in files),
+        "bytes": sum(before[path].size for path in files),
     }
 
 
@@ -239,12 +254,12 @@ def _manifest(store: Path, batch: str) -> dict[str, Any]:
     return read_json(store / "batches" / batch / MANIFEST)
 
 
-def _key(path: Path, format: str, companions: Sequence[Path], columns: Mapping[str, Any] | None) -> str:
+def _key(files: Sequence[Path], before: Mapping[Path, Stamp], format: str, columns: Mapping[str, Any] | None) -> str:
     """What a file says to us: its content, that of the files read with it, and how it is read."""
     digest = blake2b(json.dumps([format, columns], sort_keys=True, default=str).encode(), digest_size=16)
-    for file in (path, *companions):
-        with file.open("rb") as stream:
-            digest.update(file_digest(stream, partial(blake2b, digest_size=16)).digest())
+    for file in files:
+        with span(Piece(file, 0, before[file].size, 1)) as stream:
+            digest.update(file_digest(stream, partial(blake2b, digest_size=16)).digest())  # type: ignore[arg-type]
     return digest.hexdigest()
 
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpo_data.appending.accounting import check_fates, stamps, unchanged
+from dpo_data.appending.joining import Joined
+from dpo_data.appending.parts import REJECTED, THUMBED, VOTED
 from dpo_data.formats.detect import reader
 from dpo_data.formats.files import count
-from dpo_data.formats.records import Item, Judgement, Reject
+from dpo_data.formats.records import Item, Judgement, Reader, Reject
 
 SHOWN = 3  # rows of each kind that are shown
 SHOWN_REJECTS = 20
@@ -34,10 +37,19 @@ class Inspection:
 def inspect(path: Path, format: str | None = None, columns: Mapping[str, Any] | None = None) -> Inspection:
     """Read the whole file as an append would, and write nothing. `DataError` when it cannot be read as a whole."""
     name, read = reader(path, format, columns)
+    with unchanged(stamps([path, *read.companions(path)])):
+        return _inspected(path, name, read)
+
+
+def _inspected(path: Path, name: str, read: Reader) -> Inspection:
     seen = Inspection(str(path), name, count(path))
     reasons: Counter[str] = Counter()
     annotators: set[str | None] = set()
+    fates = Joined()
     for item in read.read(path):
+        fate = REJECTED if isinstance(item, Reject) else VOTED if isinstance(item, Judgement) else THUMBED
+        for record in item.records:
+            fates.mark(0, record, fate)
         if isinstance(item, Reject):
             seen.rejected += 1
             reasons[item.reason] += 1
@@ -47,6 +59,7 @@ def inspect(path: Path, format: str | None = None, columns: Mapping[str, Any] | 
             continue
         annotators.add(item.annotator)
         _count(seen, item)
+    check_fates(path, seen.records, fates.of(0))
     seen.annotators = len(annotators - {None})
     seen.reasons = dict(reasons.most_common())
     return seen

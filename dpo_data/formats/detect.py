@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dpo_data.formats import READERS, columns
 from dpo_data.formats.decoding import names
 from dpo_data.formats.files import check_name, rows
-from dpo_data.formats.records import Reader
+from dpo_data.formats.records import Reader, Record
 from dpo_data.schema import DataError
 
 SAMPLE = 20  # records looked at: enough to see past a broken or odd first one
@@ -21,10 +21,14 @@ def detect(path: Path) -> str:
 
     `DataError` when none does (with the keys found), or when two recognise equally many.
     """
-    sample = [row.value for row in islice(rows(path), 10 * SAMPLE) if row.problem is None][:SAMPLE]
+    first = list(islice(rows(path), 10 * SAMPLE))
+    sample = [row.value for row in first if row.problem is None][:SAMPLE]
     if not sample:
-        raise DataError(f"{path}: none of the first records can be read, so its format cannot be told. Check the file.")
-    votes = {name: sum(reader.detect(record) for record in sample) for name, reader in READERS.items()}
+        why = f" Record {first[0].number}: {first[0].problem}" if first else " It holds nothing but white space."
+        raise DataError(
+            f"{path}: none of the first records can be read, so its format cannot be detected.{why} Check the file."
+        )
+    votes = {name: sum(_recognises(reader, record) for record in sample) for name, reader in READERS.items()}
     most = max(votes.values())
     best = [name for name, count in votes.items() if count == most]
     if most and len(best) == 1:
@@ -36,6 +40,13 @@ def detect(path: Path) -> str:
         f"{path}: no known format. Keys found: {keys}. Formats tried: {', '.join(sorted(READERS))}. "
         "Name the format of this source, or map its columns (format: columns) in the recipe."
     )
+
+
+def _recognises(reader: Reader, record: Record) -> bool:
+    try:
+        return bool(reader.detect(record))
+    except Exception:  # a record of any other shape
+        return False
 
 
 def reader(path: Path, format: str | None = None, mapping: Mapping[str, Any] | None = None) -> tuple[str, Reader]:

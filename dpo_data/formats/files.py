@@ -190,7 +190,9 @@ def _table(path: Path, delimiter: str) -> Iterator[Row]:
 
 def _check_header(path: Path, header: list[str]) -> None:
     if any(map(_escaped, header)):
-        raise DataError(f"{path}: the first line, with the names of the columns, is not UTF-8; save the table as UTF-8.")
+        raise DataError(
+            f"{path}: the first line, with the names of the columns, is not UTF-8; save the table as UTF-8."
+        )
     if len(header) < 2 or len(set(header)) < len(header):
         twice = [name for name, times in Counter(header).items() if times > 1]
         raise DataError(

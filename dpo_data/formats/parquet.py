@@ -1,4 +1,7 @@
-"""Raw records out of Parquet: one row a record; a row with a value that Python cannot hold is one reject."""
+"""Raw records out of Parquet: one row per record; a row with a value that Python cannot hold is one reject.
+
+Times in an unknown zone are read in UTC, and dates past the year 9999 as text: most often no reader needs them.
+"""
 
 from collections.abc import Iterator
 from functools import cache
@@ -51,16 +54,25 @@ def _row(number: int, batch: pa.RecordBatch) -> Row:
     value: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            value[name] = column[0].as_py()
+            value[name] = _value(column)
         except MemoryError:
             raise
-        except UnicodeDecodeError:
-            said = f"Column {clipped(name, 60)!r} is not UTF-8."
-            return Row(number, {}, said, b"(see the file)")
         except Exception as problem:
-            said = f"Column {clipped(name, 60)!r} holds a {column.type} that cannot be read ({problem})."
+            why = "is not UTF-8" if isinstance(problem, UnicodeDecodeError) else f"cannot be read ({problem})"
+            said = f"The {column.type} in column {clipped(name, 60)!r} {why}."
             return Row(number, {}, said, b"(see the file)")
     return Row(number, value)
+
+
+def _value(column: pa.Array) -> Any:
+    """The only value of a column; of a date or time past the years that Python knows, its number as text."""
+    try:
+        return column[0].as_py()
+    except OverflowError:
+        if not pa.types.is_temporal(column.type):
+            raise
+        width = pa.int32() if column.type.bit_width == 32 else pa.int64()
+        return f"{column.type} {column.cast(width)[0].as_py()} (out of range)"
 
 
 def _with_known_zones(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -41,19 +41,18 @@ def detect_utterances(record: Record) -> bool:
 def read_utterances(path: Path) -> Iterator[Item]:
     """Votes of each turn; the rows of a conversation stand together in the file."""
     key = lambda row: row.value.get("conversation_id") if row.problem is None else f"#{row.number}"  # noqa: E731
-    lines: dict[str, int] = {}
+    lines: dict[tuple[str, str], int] = {}
     for _, group in groupby(rows(path), key=key):
         yield from _conversation(list(group), lines)
 
 
-def _conversation(group: list[Row], lines: dict[str, int]) -> Iterator[Item]:
+def _conversation(group: list[Row], lines: dict[tuple[str, str], int]) -> Iterator[Item]:
     """The votes of a conversation; `lines` has the line of every utterance of the file so far."""
     readable: list[Row] = []
     for row in group:
         try:
             if row.problem is not None:
                 raise UnreadableError(row.problem)
-            key_of(row.value, "conversation_id")
             _check_new(row, lines)
             text_of(row.value, "user_prompt")
             response_of(row.value, "model_response")
@@ -70,10 +69,11 @@ def _conversation(group: list[Row], lines: dict[str, int]) -> Iterator[Item]:
         context = [*context, *_went_on(answers)]
 
 
-def _check_new(row: Row, lines: dict[str, int]) -> None:
-    key = identifier(row.value.get("utterance_id"))
-    if key is not None and lines.setdefault(key, row.number) != row.number:
-        raise UnreadableError(f"The utterance {key} is in the file twice, first in line {lines[key]}.")
+def _check_new(row: Row, lines: dict[tuple[str, str], int]) -> None:
+    utterance = identifier(row.value.get("utterance_id"))
+    place = (key_of(row.value, "conversation_id"), utterance or "")
+    if utterance is not None and lines.setdefault(place, row.number) != row.number:
+        raise UnreadableError(f"The utterance {utterance} is in the file twice, first in line {lines[place]}.")
 
 
 def _turn(answers: list[Row], context: list[Message]) -> Iterator[Item]:

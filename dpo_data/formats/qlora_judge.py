@@ -12,7 +12,18 @@ from pathlib import Path
 
 from dpo_data.formats.companions import Companion
 from dpo_data.formats.messages import user
-from dpo_data.formats.records import Item, Judgement, Record, Side, UnreadableError, each, key_of, number_of, plain, text_of
+from dpo_data.formats.records import (
+    Item,
+    Judgement,
+    Record,
+    Side,
+    UnreadableError,
+    each,
+    key_of,
+    number_of,
+    plain,
+    text_of,
+)
 from dpo_data.schema import DataError
 
 NAME = re.compile(r"(?P<one>.+?)-vs-(?P<two>.+?)-(?P<judge>[^-]+-[^-]+)-reviewer")

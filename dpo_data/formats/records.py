@@ -1,14 +1,14 @@
 """What a reader yields: judgements, thumbs and rejects, each with the raw record it came from.
 
-A `Judgement` is one vote on one comparison, with the sides as the source has them ("first",
-"second"); nothing is canonicalised, judged or dropped here. Side-bound facts (a model's name, a
-gold label) are kept apart from plain attributes, because the store orders sides by text hash.
-The surprise: `record` is filled in by `each`, so that no reader can forget or invent a record number.
+A `Judgement` is one vote on one comparison, with the sides as the source has them ("first", "second"); nothing is
+canonicalised, judged or dropped here. Side-bound facts (a model's name, a gold label) are kept apart from plain
+attributes, because the store orders sides by text hash. Record numbers are filled in by `each`, never by a reader.
 """
 
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,9 +136,9 @@ def _guarded(path: Path, whole: Callable[[Path], Iterator[Item]]) -> Iterator[It
     except (DataError, MemoryError, OSError):
         raise
     except Exception as problem:
+        said = f"{type(problem).__name__}: {clipped(str(problem), 300)}"
         raise DataError(
-            f"{path}: cannot be read in this format ({type(problem).__name__}: {clipped(str(problem), 300)}). Check "
-            "the file and those that are read with it, or name another format."
+            f"{path}: cannot be read in this format ({said}). Check it and the files beside it."
         ) from problem
 
 
@@ -179,8 +179,7 @@ def reject(row: Row, problem: Exception) -> Reject:
     elif isinstance(problem, RecursionError):
         said = "The record is nested deeper than its reader follows."
     else:
-        shape = f"{type(problem).__name__}: {problem}"
-        said = f"The record does not have the shape of this format ({shape})."
+        said = f"The record does not have the shape of this format ({type(problem).__name__}: {problem})."
     return Reject(said, row.text, (row.number,))
 
 
@@ -274,14 +273,11 @@ def moment(value: object) -> datetime | None:
     if not isinstance(value, str):
         return None
     text = value.strip().removesuffix(" UTC")
-    try:
+    with suppress(ValueError):
         return moment(datetime.fromisoformat(text))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError):
         return _from_epoch(float(text))
-    except ValueError:
-        return None
+    return None
 
 
 def _from_epoch(seconds: float) -> datetime | None:
