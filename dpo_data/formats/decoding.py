@@ -47,7 +47,7 @@ def decode(number: int, raw: bytes, limited: bool = True) -> Row:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as problem:
-        if "Recursion" in str(problem):
+        if re.search("depth|recursion", str(problem), re.IGNORECASE):
             return Row(number, {}, f"The record is nested deeper than {MAX_DEPTH:,} levels.", raw)
         return Row(number, {}, f"Not valid JSON: {_why(raw, str(problem))}.", raw)
     if type(value) is not dict:
