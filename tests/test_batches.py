@@ -242,6 +242,26 @@ def test_no_files_and_unknown_formats_are_errors(tmp_path: Path) -> None:
         append(tmp_path, [write(tmp_path / "v.jsonl", VOTE)], "s", format="nope")
 
 
+def test_inspect_finds_a_reader_that_loses_a_record_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "v.jsonl", VOTE, VOTE)
+    monkeypatch.setattr("dpo_data.appending.inspection.count", lambda path: 3)
+    with pytest.raises(DataError, match=r"v\.jsonl: 3 records counted, but 2 voted"):
+        inspect(path)
+
+
+def test_a_file_that_grows_while_it_is_inspected_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "v.jsonl", VOTE, VOTE)
+
+    def counted(path: Path) -> int:
+        number = files.count(path)
+        write(path, VOTE, VOTE, VOTE)
+        return number
+
+    monkeypatch.setattr("dpo_data.appending.inspection.count", counted)
+    with pytest.raises(DataError, match="changed while it was read"):
+        inspect(path)
+
+
 def test_the_summary_refuses_counts_that_do_not_add_up() -> None:
     with pytest.raises(DataError, match="5 records counted, but 2 voted"):
         BatchSummary("b", "s", 1, 0, records=5, voted=2, thumbs=1, rejected=1)
@@ -250,8 +270,9 @@ def test_the_summary_refuses_counts_that_do_not_add_up() -> None:
 def test_a_reader_that_loses_a_record_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "v.jsonl", VOTE, VOTE)
     monkeypatch.setattr("dpo_data.batches.count", lambda path: 3)
-    with pytest.raises(DataError, match="3 records counted"):
-        append(tmp_path / "s", [path], "s")
+    good = write(tmp_path / "w.jsonl", VOTE, VOTE, {**VOTE, "winner": "?"})
+    with pytest.raises(DataError, match=r"v\.jsonl: 3 records counted, but 2 voted \+ 0 thumbs \+ 0 rejected came out"):
+        append(tmp_path / "s", [good, path], "s")
     assert open_batches(tmp_path / "s").ids == []
 
 
