@@ -36,6 +36,13 @@ def nested(levels: int, inner: Any = 1.5) -> Any:
 JUNK: list[Any] = [None, True, 3, "x", "", [], {}, [None], {"a": 1}, -1.5, [[1]], ["x"], [{}], "  ", "a", "1"]
 JUNK += [10**30, -(10**300), 1.7e308, float("nan"), "nan", "inf", "1e400", nested(260), nested(480), nested(700)]
 JUNK += ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", 10**17, "\ud800", "e\u0301\u0000\u2028", "9" * 5000]
+TABLE = {"q": "why", "l": "so", "r": "thus", "better": "left", "who": "w", "when": "2024-05-06", "n": 3, "up": True}
+MAPPINGS = [
+    {"first": "l", "second": "r", "winner": "better", "at": "when", "annotator": "who", "strength": "n"},
+    {"chosen": "l", "rejected": "r", "model_first": "who"},
+    {"completion": "l", "label": "up", "system": "who"},
+    {"response": "l", "rating": "n", "annotator": "who", "model": "r"},
+]
 NOT_OBJECTS: list[Any] = [None, [], [nested(300)], "text", 7, {}]
 
 
@@ -107,16 +114,16 @@ def mangled(path: Path, choose: Choose, times: int = 1) -> None:
     write(path, records)
 
 
-def problem(path: Path, name: str | None) -> str | None:
+def problem(path: Path, name: str | None, columns: dict[str, str] | None = None) -> str | None:
     """What is wrong with how a file was read; null where it is one clear error or accounts for every record."""
     try:
-        inspect(path, name)
+        inspect(path, name, columns)
     except DataError as error:
         if path.name not in str(error) and path.parent.parent.name not in str(error):
             return f"an error of {path.name} that does not name it: {error}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            summary = append(Path(folder), [path], "s", name)
+            summary = append(Path(folder), [path], "s", name, columns=columns)
         except DataError:
             return None
         batches = open_batches(Path(folder))

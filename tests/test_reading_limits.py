@@ -20,7 +20,7 @@ from dpo_data import batches
 from dpo_data.batches import append, inspect, open_batches
 from dpo_data.formats import READERS, decoding, streams
 from dpo_data.formats.detect import detect
-from dpo_data.formats.files import count, rows
+from dpo_data.formats.files import count, pieces, rows
 from dpo_data.formats.paths import find
 from dpo_data.formats.records import Judgement, Reject
 from dpo_data.schema import DataError
@@ -303,6 +303,22 @@ def test_a_file_that_changes_while_it_is_read_is_one_error(
     with pytest.raises(DataError, match=rf"{name}: the file changed while it was read"):
         append(tmp_path / "s", [path], "s")
     assert open_batches(tmp_path / "s").ids == []
+
+
+def test_a_longer_file_in_the_place_of_another_is_no_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINE * 3)
+    (tmp_path / "b").write_bytes(LINE * 4)
+    meanwhile(monkeypatch, lambda: (tmp_path / "b").replace(tmp_path / "a.jsonl"))
+    with pytest.raises(DataError, match=r"a\.jsonl: the file changed while it was read"):
+        append(tmp_path / "s", [tmp_path / "a.jsonl"], "s")
+
+
+def test_pieces_of_a_growing_log_end_where_it_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpo_data.batches.pieces", lambda path, total: pieces(path, 300, total))
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(LINE * 50)
+    meanwhile(monkeypatch, lambda: grow(log, LINE * 50))
+    assert append(tmp_path / "s", [log], "s").voted == 50
 
 
 def test_a_companion_that_changes_while_it_is_read_is_one_error(

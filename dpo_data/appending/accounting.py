@@ -37,7 +37,7 @@ def unchanged(before: Mapping[Path, Stamp], growing: Iterable[Path] = ()) -> Ite
 def _check(before: Mapping[Path, Stamp], growing: set[Path]) -> None:
     for path, stamp in before.items():
         now = Stamp.of(path) if path.is_file() else None
-        if now != stamp and not (now and path in growing and now.size > stamp.size):
+        if now != stamp and not (now and path in growing and now.grew(stamp)):
             raise streams.changed(path)
 
 

@@ -36,10 +36,7 @@ class Message(TypedDict):
 
 
 class NonText(str):
-    """A response that the source gives as a JSON value (true, 3.5, …), written as JSON writes it.
-
-    The record stays; the comparison says so in the attribute non_text_response, for a rule to drop it.
-    """
+    """A response that is another JSON value (true, 3.5, …), as JSON writes it: the attribute non_text_response."""
 
     __slots__ = ()
 
@@ -154,11 +151,10 @@ def each(path: Path | Piece, parse: Callable[[Record], Iterable[Item]]) -> Itera
 def one(row: Row, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
     """The items of one raw record, each bearing the record's number."""
     where = (row.number,)
-    if row.problem is not None:
-        yield Reject(row.problem, row.text, where)
-        return
     silent = True
     try:
+        if row.problem is not None:
+            raise UnreadableError(row.problem)
         for item in parse(row.value):
             item.records = where
             silent = False
@@ -174,12 +170,11 @@ def reject(row: Row, problem: Exception) -> Reject:
     """The reject of a record whose reading raised; raises again what is no fault of the record."""
     if isinstance(problem, OSError | MemoryError | DataError):
         raise problem
+    said = f"The record does not have the shape of this format ({type(problem).__name__}: {problem})."
     if isinstance(problem, UnreadableError):
         said = str(problem)
     elif isinstance(problem, RecursionError):
         said = "The record is nested deeper than its reader follows."
-    else:
-        said = f"The record does not have the shape of this format ({type(problem).__name__}: {problem})."
     return Reject(said, row.text, (row.number,))
 
 

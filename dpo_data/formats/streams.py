@@ -8,7 +8,7 @@ import gzip
 import io
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,16 +36,21 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What shows that a file changed: its size in bytes and the time of its last change."""
+    """What shows that a file changed: its size in bytes, the time of its last change, and which file it is."""
 
     size: int
     changed: int
+    inode: int = field(compare=False)  # network drives may number a file again
 
     @classmethod
     def of(cls, path: Path) -> "Stamp":
         """The file's stamp now."""
         status = path.stat()
-        return cls(status.st_size, status.st_mtime_ns)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def grew(self, before: "Stamp") -> bool:
+        """Whether the file may have been appended to since."""
+        return self.inode == before.inode and self.size > before.size
 
 
 def changed(path: Path) -> DataError:
