@@ -130,9 +130,9 @@ def problem(path: Path, name: str | None, columns: dict[str, str] | None = None)
         places = [row for table in (batches.votes(), batches.thumbs(), batches.rejects()) for row in origins(table)]
     wrong = [place for place in places if not re.fullmatch(rf"{re.escape(path.name)}:\d+(,\d+)*", place)]
     numbers = {int(number) for place in places for number in place.rpartition(":")[2].split(",")}
-    there = {row.number for row in rows(path)}
-    if wrong or numbers != there or summary.records != len(there):
-        return f"{path.name}: records {sorted(there)}, accounted for {sorted(numbers)}, origins {wrong}"
+    expected = {row.number for row in rows(path)}
+    if wrong or numbers != expected or summary.records != len(expected):
+        return f"{path.name}: records {sorted(expected)}, accounted for {sorted(numbers)}, origins {wrong}"
     return None
 
 

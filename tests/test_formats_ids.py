@@ -19,18 +19,18 @@ def lines(path: Path, *records: Any) -> Path:
     return path
 
 
-def reasons(found: list[Any]) -> list[str]:
-    return [item.reason for item in found if isinstance(item, Reject)]
+def reasons(items: list[Any]) -> list[str]:
+    return [item.reason for item in items if isinstance(item, Reject)]
 
 
 def test_a_message_that_is_in_a_flat_export_twice_is_one_reject(tmp_path: Path) -> None:
     turns = [{**turn, "parent_id": parent} for parent, turn in MESSAGES]
-    found = read(tmp_path, "oasst_messages", *turns, turns[0], turns[2] | {"text": "Another text."})
-    assert reasons(found)[:2] == [
+    items = read(tmp_path, "oasst_messages", *turns, turns[0], turns[2] | {"text": "Another text."})
+    assert reasons(items)[:2] == [
         "The message k1 is in the file twice, first in line 1.",
         "The message k3 is in the file twice, first in line 3.",
     ]
-    (vote,) = [item for item in found if isinstance(item, Judgement)]
+    (vote,) = [item for item in items if isinstance(item, Judgement)]
     assert vote.records == (1, 3, 2)
 
 
@@ -43,14 +43,14 @@ def test_a_prism_utterance_that_is_there_twice_is_one_reject(tmp_path: Path) -> 
 
 def test_prism_rows_without_a_conversation_are_no_conversation(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (SAMPLES / "prism_utterances" / "utterances.jsonl").read_text().splitlines()]
-    found = read(tmp_path, "prism_utterances", *(row | {"conversation_id": None} for row in rows))
-    assert set(reasons(found)) == {"Field 'conversation_id' is null, expected an id."} and len(found) == len(rows)
+    items = read(tmp_path, "prism_utterances", *(row | {"conversation_id": None} for row in rows))
+    assert set(reasons(items)) == {"Field 'conversation_id' is null, expected an id."} and len(items) == len(rows)
 
 
 def test_a_prism_answer_that_is_a_long_number_is_kept_with_its_digits(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (SAMPLES / "prism_utterances" / "utterances.jsonl").read_text().splitlines()]
-    found = read(tmp_path, "prism_utterances", rows[0] | {"model_response": 10**29 + 1}, *rows[1:])
-    assert found[0].first == str(10**29 + 1) and isinstance(found[0].first, NonText)
+    items = read(tmp_path, "prism_utterances", rows[0] | {"model_response": 10**29 + 1}, *rows[1:])
+    assert items[0].first == str(10**29 + 1) and isinstance(items[0].first, NonText)
 
 
 def test_two_equal_prism_answers_keep_their_own_went_on(tmp_path: Path) -> None:
@@ -65,25 +65,25 @@ def test_a_worker_who_reviews_a_squality_system_twice_is_one_reject(tmp_path: Pa
     reviews = next(iter(record["questions"]["0"].values()))["reviews"]
     reviews.append(reviews[0] | {"overall-rank": 99})
     (tmp_path / "questions.jsonl").write_bytes((SAMPLES / "squality" / "questions.jsonl").read_bytes())
-    found = list(READERS["squality"].read(lines(tmp_path / "all-responses.jsonl", record)))
-    assert len(reasons(found)) == 1 and "reviews fir twice" in reasons(found)[0]
+    items = list(READERS["squality"].read(lines(tmp_path / "all-responses.jsonl", record)))
+    assert len(reasons(items)) == 1 and "reviews fir twice" in reasons(items)[0]
 
 
 @pytest.mark.parametrize(
-    ("items", "order"), [(["x", "x"], ["x", "y"]), (["x", "y"], ["x", "x"]), (["x", "y"], ["x", "y", "x"])]
+    ("ids", "order"), [(["x", "x"], ["x", "y"]), (["x", "y"], ["x", "x"]), (["x", "y"], ["x", "y", "x"])]
 )
-def test_a_ranking_that_names_an_item_twice_is_one_reject(tmp_path: Path, items: list[str], order: list[str]) -> None:
-    data = {"prompt": "p", "items": [{"id": key, "body": f"text {n}"} for n, key in enumerate(items)]}
+def test_a_ranking_that_names_an_item_twice_is_one_reject(tmp_path: Path, ids: list[str], order: list[str]) -> None:
+    data = {"prompt": "p", "items": [{"id": key, "body": f"text {n}"} for n, key in enumerate(ids)]}
     result = [{"type": "ranker", "value": {"ranker": {"all": order}}}]
-    found = read(tmp_path, "label_studio", {"data": data, "annotations": [{"result": result, "completed_by": 1}]})
-    assert len(found) == 1 and "twice" in reasons(found)[0]
+    items = read(tmp_path, "label_studio", {"data": data, "annotations": [{"result": result, "completed_by": 1}]})
+    assert len(items) == 1 and "twice" in reasons(items)[0]
 
 
 def test_two_label_studio_ratings_of_one_response_are_one_reject(tmp_path: Path) -> None:
     result = [{"type": "rating", "to_name": f"response_{n}", "value": {"rating": n}} for n in (1, 2, 1)]
     data = {"prompt": "p", "response_1": "a", "response_2": "b"}
-    found = read(tmp_path, "label_studio", {"data": data, "annotations": [{"result": result, "completed_by": 1}]})
-    assert reasons(found) == ["An annotation rates response_1 twice."] and len(found) == 1
+    items = read(tmp_path, "label_studio", {"data": data, "annotations": [{"result": result, "completed_by": 1}]})
+    assert reasons(items) == ["An annotation rates response_1 twice."] and len(items) == 1
 
 
 @pytest.mark.parametrize(("users", "who"), [(["u", "u"], "User u rated"), (None, "More than one anonymous user may")])
@@ -122,7 +122,7 @@ def test_an_id_that_is_none_costs_the_pandalm_verdicts_that_need_it(tmp_path: Pa
     assert "line 1: Field 'idx' is " in lost.reason and "expected an id" in unread.reason
 
 
-def test_a_companion_row_that_is_there_twice_counts_only_where_it_is_the_same(tmp_path: Path) -> None:
+def test_a_companion_row_that_is_there_twice_counts_where_it_is_equal(tmp_path: Path) -> None:
     pairs = [JUDGED | {"idx": 0}, JUDGED | {"idx": 1}, JUDGED | {"idx": 0}, JUDGED | {"idx": 1, "response1": "z"}]
     (tmp_path / "testset-v1.json").write_text(json.dumps(pairs))
     verdicts = lines(tmp_path / "j-testset-v1.jsonl", *({"idx": idx, "j_result": "1"} for idx in (0, 1)))
@@ -145,8 +145,8 @@ def test_a_companion_row_that_is_there_twice_counts_only_where_it_is_the_same(tm
 def test_a_broken_squality_question_costs_the_passages_that_need_it(tmp_path: Path, row: Any, said: str) -> None:
     record = json.loads((SAMPLES / "squality" / "all-responses.jsonl").read_text().splitlines()[0])
     lines(tmp_path / "questions.jsonl", row | {"passage_id": record["passage-id"]} if row else row)
-    found = list(READERS["squality"].read(lines(tmp_path / "all-responses.jsonl", record)))
-    assert len(found) == 1 and said in reasons(found)[0]
+    items = list(READERS["squality"].read(lines(tmp_path / "all-responses.jsonl", record)))
+    assert len(items) == 1 and said in reasons(items)[0]
 
 
 @pytest.mark.parametrize("name", ["vicuna_questions.jsonl", "generations/fir-7b.jsonl"])
@@ -157,6 +157,6 @@ def test_a_broken_row_beside_qlora_costs_the_reviews_that_need_it(tmp_path: Path
     at = next(index for index, row in enumerate(rows) if row["question_id"] == 1)
     rows[at] = odd if odd == "not an object" else rows[at] | {"question_id": odd}
     lines(tmp_path / name, *rows)
-    found = list(READERS["qlora_judge"].read(next(tmp_path.glob("pairwise/*"))))
-    numbers = {number for item in found for number in item.records}
-    assert numbers == {1, 2, 3} and any(Path(name).name in reason for reason in reasons(found))
+    items = list(READERS["qlora_judge"].read(next(tmp_path.glob("pairwise/*"))))
+    numbers = {number for item in items for number in item.records}
+    assert numbers == {1, 2, 3} and any(Path(name).name in reason for reason in reasons(items))

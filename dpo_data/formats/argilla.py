@@ -67,8 +67,8 @@ def parse(record: Record) -> Iterator[Item]:
                 given = rated.setdefault(answer.user, {})
                 if index in given:
                     who = "More than one anonymous user" if answer.user is None else f"User {answer.user}"
-                    said = "may have rated" if answer.user is None else "rated"
-                    raise UnreadableError(f"{who} {said} {names[index]} twice: their ratings cannot be told apart.")
+                    verb = "may have rated" if answer.user is None else "rated"
+                    raise UnreadableError(f"{who} {verb} {names[index]} twice: their ratings cannot be told apart.")
                 given[index] = number_of(answer.value, question)
             else:
                 yield from _votes(prompt, texts, names, answer)

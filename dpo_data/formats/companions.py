@@ -29,15 +29,15 @@ class Companion:
                 place = key(row.value)
                 self._add(place, row.number, value(row.value))
             except Exception as problem:
-                said = reject(row, problem).reason
+                reason = reject(row, problem).reason
                 if place is not None:
-                    self._faults.setdefault(place, f"{path.name}, line {row.number}: {said}")
-                self._first_fault = self._first_fault or said
+                    self._faults.setdefault(place, f"{path.name}, line {row.number}: {reason}")
+                self._first_fault = self._first_fault or reason
                 self._unreadable.append(row.number)
 
     def _add(self, key: Any, number: int, value: Any) -> None:
-        line, known = self._rows.setdefault(key, (number, value))
-        if known != value:
+        line, earlier = self._rows.setdefault(key, (number, value))
+        if earlier != value:
             self._faults[key] = f"{self._path.name} has it twice with different content, in lines {line} and {number}."
 
     def get(self, key: Any, what: str) -> Any:

@@ -55,16 +55,16 @@ def decode(number: int, raw: bytes, limited: bool = True) -> Row:
         return Row(number, {}, f"The record is {kind_found}, expected a JSON object.", raw)
     if has_long_number(value):
         if is_deeper(value, MAX_EXACT_DEPTH):
-            said = f"The record holds a number past 64 bits and is nested deeper than {MAX_EXACT_DEPTH} levels."
-            return Row(number, {}, said, raw)
+            reason = f"The record holds a number past 64 bits and is nested deeper than {MAX_EXACT_DEPTH} levels."
+            return Row(number, {}, reason, raw)
         value = json.loads(raw)
     return Row(number, value, None, raw)
 
 
 def oversized(number: int, start: bytes, size: int) -> Row:
     """The reject of a record that is too long to be read; `start` is what is shown of it."""
-    said = f"The record has {size:,} bytes, more than the {MAX_RECORD_BYTES:,} that are read as one record."
-    return Row(number, {}, said, start[:SHOWN_BYTES])
+    reason = f"The record has {size:,} bytes, more than the {MAX_RECORD_BYTES:,} that are read as one record."
+    return Row(number, {}, reason, start[:SHOWN_BYTES])
 
 
 def _why(raw: bytes, message: str) -> str:

@@ -59,8 +59,8 @@ def _row(number: int, batch: pa.RecordBatch) -> Row:
             raise
         except Exception as problem:
             why = "is not UTF-8" if isinstance(problem, UnicodeDecodeError) else f"cannot be read ({problem})"
-            said = f"The {column.type} in column {clipped(name, 60)!r} {why}."
-            return Row(number, {}, said, b"(see the file)")
+            reason = f"The {column.type} in column {clipped(name, 60)!r} {why}."
+            return Row(number, {}, reason, b"(see the file)")
     return Row(number, value)
 
 

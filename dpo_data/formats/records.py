@@ -133,9 +133,9 @@ def _guarded(path: Path, whole: Callable[[Path], Iterator[Item]]) -> Iterator[It
     except (DataError, MemoryError, OSError):
         raise
     except Exception as problem:
-        said = f"{type(problem).__name__}: {clipped(str(problem), 300)}"
+        reason = f"{type(problem).__name__}: {clipped(str(problem), 300)}"
         raise DataError(
-            f"{path}: cannot be read in this format ({said}). Check it and the files beside it."
+            f"{path}: cannot be read in this format ({reason}). Check it and the files beside it."
         ) from problem
 
 
@@ -170,12 +170,12 @@ def reject(row: Row, problem: Exception) -> Reject:
     """The reject of a record whose reading raised; raises again what is no fault of the record."""
     if isinstance(problem, OSError | MemoryError | DataError):
         raise problem
-    said = f"The record does not have the shape of this format ({type(problem).__name__}: {problem})."
+    reason = f"The record does not have the shape of this format ({type(problem).__name__}: {problem})."
     if isinstance(problem, UnreadableError):
-        said = str(problem)
+        reason = str(problem)
     elif isinstance(problem, RecursionError):
-        said = "The record is nested deeper than its reader follows."
-    return Reject(said, row.text, (row.number,))
+        reason = "The record is nested deeper than its reader follows."
+    return Reject(reason, row.text, (row.number,))
 
 
 def text_of(record: Record, key: str) -> str:

@@ -55,10 +55,10 @@ def run(seed: int) -> Result:
 def _try(result: Result, what: str, trial: Callable[[Path], str | None]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            said = trial(Path(folder))
+            reason = trial(Path(folder))
         except Exception:
-            said = " | ".join(traceback.format_exc().splitlines()[-3:])[:600]
-    result.record(None if said is None else f"{what}: {said}")
+            reason = " | ".join(traceback.format_exc().splitlines()[-3:])[:600]
+    result.record(None if reason is None else f"{what}: {reason}")
 
 
 def _fields(folder: Path, name: str, rng: random.Random) -> str | None:
