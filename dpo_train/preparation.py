@@ -6,7 +6,6 @@ and nothing is trained before pre-flight, the check of the fast forward pass and
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -20,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from dpo_train import checkpoints, sharding
+from dpo_train.atomic import sweep, write_json
 from dpo_train.batches import Indices, Schedule
 from dpo_train.cautions import check_surroundings, notes
+from dpo_train.claim import first_process
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.loading import open_policy
@@ -201,18 +202,22 @@ def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule,
     return schedule, total, config.eval_steps or max(1, math.ceil(total / 10))
 
 
-def save_checkpoint(job: Job, standing: Standing) -> None:
-    """Write all that `resume_from` needs; every process calls it, the first one writes."""
+def save_checkpoint(job: Job, standing: Standing, ledger: Mapping[str, Tensor] | None = None) -> None:
+    """Write all that `resume_from` needs; every process calls it, the first one writes, `ledger` included."""
     main = job.accelerator.is_main_process
     weights = whole(job.parameters, keep=main)
     moments = whole(checkpoints.moments_of(job.parameters, job.optimizer), keep=main)
     if main:
-        _write_checkpoint(job, standing, weights, moments)
+        _write_checkpoint(job, standing, weights, moments, ledger)
     job.accelerator.wait_for_everyone()  # whoever goes on from it finds it
 
 
 def _write_checkpoint(
-    job: Job, standing: Standing, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
+    job: Job,
+    standing: Standing,
+    weights: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+    ledger: Mapping[str, Tensor] | None,
 ) -> None:
     seen = job.scoring.seen
     numbers = {"spent": standing.spent, "candidates": standing.candidates, "seen": [seen.total, seen.count]}
@@ -225,6 +230,7 @@ def _write_checkpoint(
         {**job.identity, **numbers},
         {name: torch.from_numpy(value) for name, value in history.items()},
         keep=job.config.save_total_limit,
+        ledger=ledger,
     )
     checkpoints.drop_candidates(job.run / "checkpoints", standing.candidates)  # now that no resumed run needs others
 
@@ -246,13 +252,6 @@ def resume_from(checkpoint: Path, job: Job, log: PairLog) -> Standing:
     return Standing(state["step"], state["spent"], state["candidates"], history)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Indented, by rename."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
-
-
 def _prepare_folder(run: Path, resume: bool) -> None:
     if (run / "summary.json").exists():
         raise TrainError(f"{run}: this run is finished. Give another folder, or remove it to train again.")
@@ -262,6 +261,8 @@ def _prepare_folder(run: Path, resume: bool) -> None:
         for name in ("metrics.jsonl", "pair_log.parquet", "pairs.parquet"):
             (run / name).unlink(missing_ok=True)
     run.mkdir(parents=True, exist_ok=True)
+    if first_process():
+        sweep(run)
 
 
 def watched_pairs(config: TrainConfig, sets: Mapping[str, PairSet]) -> dict[str, tuple[str, Indices]]:

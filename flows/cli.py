@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import output, questions
+from flows import output, questions, runs
 from flows.environment import first_process, processes
 from flows.output import answer, aside, columns, working
 from flows.questions import STORE, Json, Store
@@ -31,6 +31,7 @@ WithoutPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same
 
 RECIPE = Path("data/sample/recipe.yaml")
 app.add_typer(questions.app)
+app.add_typer(runs.app)
 
 
 @app.command()
