@@ -97,8 +97,8 @@ def logistic(
     """Coefficients and clustered standard errors of a logistic regression without intercept, both (covariates,).
 
     Iteratively reweighted least squares; the errors are the sandwich H^-1 (sum_g s_g s_g') H^-1 x G / (G - 1) with s_g
-    the score of cluster g (Liang and Zeger, Biometrika 73, 1986). NaN errors where there are fewer than two clusters; empty
-    arrays where no covariate varies, as where all responses are single letters.
+    the score of cluster g (Liang and Zeger, Biometrika 73, 1986). NaN errors where there are fewer than two clusters.
+    Without a covariate (no difference varies, as where all responses are single letters) both are empty.
     """
     size = design.shape[1]
     if not size:
