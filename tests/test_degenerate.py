@@ -1,133 +1,83 @@
 """Refresh and everything that reads a version, on sets in which some statistic has nothing to measure."""
 
-import json
-import re
-from itertools import product
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 import pytest
-from starlette.testclient import TestClient
+from degenerate_sets import CURATION, SETS, essays, letters, read_all, recipe_of, thumbs
+from planted_version import ledger_of, many, votes_of
 
-from dpo_data import versions
-from dpo_data.questions import stats as numbers
-from dpo_data.questions.changes import diff, what_if
-from dpo_data.questions.explain import explain, render
-from dpo_data.questions.export import Format, export
-from dpo_data.questions.queries import VIEWS, query
-from dpo_data.review import queues
-from dpo_data.review.app import app
-from dpo_data.review.findings import findings
-from dpo_data.store import retention
-from dpo_data.style_bias import COVARIATES, logistic, regression
-from flows.recipe import Recipe
-from flows.refresh import RefreshSummary, refresh
-from flows.telling import diff_lines, refresh_lines, stats_lines, version_lines, what_if_lines
+from dpo_data import schema
+from dpo_data.curate import CurationConfig
+from dpo_data.questions import limits
+from dpo_data.questions.stats import stats
+from dpo_data.schema import DataError
+from dpo_data.style_bias import logistic
+from dpo_data.votes.annotators import annotators
+from flows.refresh import refresh
 
-Row = dict[str, Any]
+# The whole grid is a group of the fault campaign (tests/faults/degenerate.py).
+CASES = [(name, "defaults") for name in SETS] + [("letters and essays", name) for name in CURATION]
+CASES += [("one row", "by category"), ("always longer", "drop")]
 
 
-def row(number: int, better: str, worse: str, **more: Any) -> Row:
-    """A vote for `better`, whose side alternates so that neither side of a file always wins."""
-    sides = (better, worse) if number % 2 else (worse, better)
-    return {
-        "prompt": f"Question {number}: which is right?",
-        "response_a": sides[0],
-        "response_b": sides[1],
-        "winner": "a" if number % 2 else "b",
-        "annotator": f"reader-{number % 3}",
-        **more,
-    }
-
-
-def letters(count: int, **more: Any) -> list[Row]:
-    return [row(i, "BA"[i % 2], "AB"[i % 2], **more) for i in range(count)]
-
-
-def essays(count: int, **more: Any) -> list[Row]:
-    return [row(i, f"Thing {i} is long, good and clear, see.", f"Thing {i}: no.", **more) for i in range(100, 100 + count)]
-
-
-SETS: dict[str, list[Row]] = {
-    "one row": essays(1),
-    "one row of letters": letters(1),
-    "letters": letters(4),
-    "letters and essays": [*letters(4), *essays(4)],
-    "one prompt": [
-        {**row(i, f"Yes, {word} is right.", f"Nothing at all of {word}?"), "prompt": "Which one?"}
-        for i, word in enumerate(("iron", "copper and tin", "gold"))
-    ],
-    "ties and one row": [*(dict(one, winner="tie") for one in essays(3)), row(7, "A whole answer.", "None")],
-    "all anonymous": [dict(one, annotator=None) for one in essays(4)],
-    "one annotator": essays(4, annotator="only"),
-    "one annotator, no name for some": [dict(one, annotator="only" if i else None) for i, one in enumerate(essays(4))],
-    "all split but one": [
-        *(dict(one, winner=side, annotator=f"for {side}") for one in essays(3) for side in "ab"),
-        row(7, "A whole answer.", "None"),
-    ],
-    "always longer": essays(6),
-    "one style for all": [row(i, f"# Title\n- **thing** {i}", f"# Other\n- **thing** {i + 1}") for i in range(4)],
-    "a category never given": essays(3, category=None),
-}
-CURATION: dict[str, Row] = {
-    "defaults": {},
-    "drop": {"length_bias": {"rebalance": "drop"}},
-    "weight": {"length_bias": {"rebalance": "weight"}},
-    "by category": {"length_bias": {"rebalance": "drop", "by": ["category"]}, "slices": ["category"]},
-    "train alone": {"splits": {"train": 1.0, "validation": 0.0, "test": 0.0}},
-}
-
-
-def recipe_of(folder: Path, rows: list[Row], **curation: Any) -> Recipe:
-    """A recipe without models over one file of votes."""
-    file = folder / "votes.jsonl"
-    file.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
-    mapping = {"prompt": "prompt", "first": "response_a", "second": "response_b", "winner": "winner"}
-    text = {
-        "sources": [{"name": "votes", "path": str(file), "columns": {**mapping, "annotator": "annotator"}}],
-        "curation": {"tokenizer": None, "embedding_model": None, **curation},
-    }
-    return Recipe.model_validate(text)
-
-
-def read_all(store: Path, summary: RefreshSummary) -> None:
-    """Everything that shows a version: the page, the card, every command that reads it, and the review app."""
-    version = versions.open_version(store)
-    page = Path(summary["audit"]).read_text(encoding="utf-8")
-    card = (version.path / "README.md").read_text(encoding="utf-8")
-    shown = [page, card, *refresh_lines(summary), *stats_lines(version.stats)]
-    changed = what_if(store, "current", {"agreement.min_confidence": 0.9})
-    compared = diff(store, version.id)
-    shown += [*what_if_lines(changed), *diff_lines(compared), *version_lines(retention.published(store))]
-    assert versions.verify(version) == []
-    for name in VIEWS:
-        query(store, f"SELECT * FROM {name}")
-    for comparison in version.ledger().select("comparison_id").collect()["comparison_id"][:2]:
-        shown.append(render(explain(store, comparison)))
-    for kind in get_args(Format):
-        count = export(store, store.parent / f"out.{kind}", kind)
-        assert count == version.stats["counts"]["kept"]
-    findings(store, version)
-    queues.standard(version)
-    visit_review(store)
-    for text in shown:
-        assert re.findall(r".{0,80}(?:\b(?:nan|NaN|inf)\b|>None<| None ).{0,80}", text) == []
-
-
-def visit_review(store: Path) -> None:
-    with TestClient(app(store), base_url="http://127.0.0.1") as client:
-        token = re.search(r'name="form_token" value="([^"]+)"', client.get("/").text)
-        assert token
-        client.post("/enter", data={"form_token": token[1], "reviewer": "lena"})
-        for path in ("/", "/findings", "/read?q=kept", "/read?q=borderline"):
-            assert client.get(path).status_code == 200, path
-
-
-@pytest.mark.parametrize(("rows", "settings"), list(product(SETS, CURATION)))
+@pytest.mark.parametrize(("rows", "settings"), CASES)
 def test_a_set_with_nothing_to_measure_is_published_and_read(rows: str, settings: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    summary = refresh(recipe_of(tmp_path, SETS[rows], **CURATION[settings]), store)
-    assert summary["stats"]["counts"]["kept"] > 0
+    summary = refresh(recipe_of(tmp_path, SETS[rows], thumbs(4), **CURATION[settings]), store)
     read_all(store, summary)
+
+
+def test_letters_are_kept_with_null_coefficients(tmp_path: Path) -> None:
+    found = refresh(recipe_of(tmp_path, letters(4), []), tmp_path / "store")["stats"]
+    assert found["counts"]["kept"] == 4
+    for when in ("before", "after"):
+        assert len(found["style_bias"][when]) == 4
+        assert {(row["coefficient"], row["low"], row["style_auc"]) for row in found["style_bias"][when]} == {
+            (None, None, None)
+        }
+        assert found["length_bias"][when][0]["p_longer"] is None
+
+
+def test_letters_stay_where_the_rebalance_drops_all_essays(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, [*letters(4), *essays(4)], [], **CURATION["drop"])
+    found = refresh(recipe, tmp_path / "store")["stats"]
+    assert found["counts"]["kept"] == 4
+    assert found["style_bias"]["before"][0]["coefficient"] is not None
+    assert found["style_bias"]["after"][0]["coefficient"] is None
+
+
+def test_a_regression_without_a_covariate_has_no_coefficient() -> None:
+    beta, error = logistic(np.zeros((3, 0)), np.ones(3, bool), np.ones(3), np.arange(3))
+    assert beta.shape == error.shape == (0,)
+
+
+@pytest.mark.parametrize("kept", ["no rows", "all dropped", "one", "all tied", "no groups"])
+def test_every_number_of_stats_is_defined(kept: str) -> None:
+    rows = many({"no rows": 0, "one": 1}.get(kept, 6))
+    ledger, votes = ledger_of(rows), votes_of(rows)
+    if kept == "all dropped":
+        ledger = ledger.with_columns(reasons=pl.lit(["tie"], pl.List(pl.String)))
+    if kept == "all tied":
+        ledger = ledger.with_columns(preferred=pl.lit(None, pl.String), votes_a=pl.lit(0, pl.UInt32))
+    if kept == "no groups":
+        ledger = ledger.with_columns(pl.lit(None, pl.String).alias(name) for name in ("prompt_group", "source"))
+    found = stats(
+        ledger,
+        votes,
+        annotators=annotators(votes),
+        rejects=schema.empty(schema.REJECTS),
+        slices=("category",),
+        limits=limits.of(CurationConfig().model_dump(mode="json")),
+        targets={"category": {"chat": 3}},
+    )
+    assert found["counts"]["kept"] == {"one": 1, "no groups": 6}.get(kept, 0)
+    assert [row["kept"] for row in found["splits"]].count(0) >= 1 or kept == "no groups"
+    assert found["targets"][0]["short"] == 3 - min(3, found["counts"]["kept"])
+
+
+def test_no_row_to_publish_is_an_error_of_the_data(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, SETS["always longer"], [], **CURATION["drop"])
+    with pytest.raises(DataError, match=r"6 x length_rebalanced \(setting: curation\.length_bias\.rebalance\)"):
+        refresh(recipe, tmp_path / "store")
