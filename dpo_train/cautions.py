@@ -7,7 +7,7 @@ without a word, so it is asked for here.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from dpo_train.config import TrainConfig, TrainError
@@ -95,6 +95,18 @@ def _imbalance(config: TrainConfig, training: PairSet) -> str | None:
         f"{good} desirable rows of weight {wanted:g} and {bad} undesirable of weight {unwanted:g}: the KTO paper wants "
         f"the first to weigh 1 to 4/3 times the second.{advice}"
     )
+
+
+def single_prompts(config: TrainConfig, sets: Mapping[str, PairSet]) -> list[str]:
+    """Held-out splits of one prompt, on which kto has no estimate of the drift (`scoring.without_estimate`)."""
+    if config.loss.neutral != "kl":
+        return []
+    named = [split for split, pairs in sets.items() if split != "train" and len(set(pairs.prompts)) == 1]
+    return [
+        f"The {split} split has one prompt, so kto cannot estimate the policy's drift there and measures its rewards "
+        "from 0. Read more prompts, or use apo_zero_unpaired, which needs no estimate."
+        for split in named
+    ]
 
 
 def _without_validation(pairs: PairSet) -> str | None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dpo_train import checkpoints, sharding
 from dpo_train.atomic import sweep, write_json
 from dpo_train.batches import Indices, Schedule
-from dpo_train.cautions import check_surroundings, notes
+from dpo_train.cautions import check_surroundings, notes, single_prompts
 from dpo_train.claim import first_process
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
@@ -143,7 +143,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
     slower = choose_way(policy, training.encoded(middle), np.concatenate([pairs.ends for pairs in sets.values()]))
     said = [*sentences(checked, config.max_length), *([slower] if slower else [])]
-    said += notes(config, training, sets["validation"])
+    said += [*notes(config, training, sets["validation"]), *single_prompts(config, sets)]
     for note in said:
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])

@@ -250,8 +250,10 @@ def main() -> None:
     """Run a command; a failure is a sentence, not a traceback."""
     try:
         if processes() > 1 and sys.argv[1:2] != ["train"]:
+            from dpo_data.schema import DataError
+
             asked = " ".join(["dpo", *sys.argv[1:2]])
-            raise ValueError(
+            raise DataError(
                 f"a launcher started {processes()} processes of `{asked}`, and only a training can be shared out: run "
                 "`dpo refresh` by itself, then launch `dpo train`."
             )

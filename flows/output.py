@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+_FOR_THE_USER = (("dpo_data.schema", "DataError"), ("dpo_train.config", "TrainError"))
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 aside = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -50,12 +51,21 @@ def failure(error: Exception) -> list[str]:
             "What was published before is as it was. Free some space, or see what `dpo versions --prune 3` would "
             "remove, then run the same command again: it goes on from the stages that are finished.",
         ]
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, OSError) or _is_for_the_user(error):
         return [said]
     return [
         f"a fault of the program, not of the data: {type(error).__name__}: {said}",
         "Nothing half done is visible in the store. DPO_DEBUG=1 shows where it happened.",
     ]
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Whether a package raised it for a person: any other ValueError is a fault of the program.
+
+    Looked up where it was defined, since importing both packages would take longer than most commands.
+    """
+    kinds = (getattr(sys.modules.get(module), name, ()) for module, name in _FOR_THE_USER)
+    return any(isinstance(error, kind) for kind in kinds)
 
 
 @contextmanager

@@ -59,6 +59,7 @@ def stats_lines(stats: dict[str, Any]) -> list[str]:
     counts = stats["counts"]
     kept = f"{counts['kept']} of {counts['comparisons']} comparisons"
     lines = [f"kept      {kept}; {counts['votes']} votes by {counts['annotators']} named annotators"]
+    lines += _thumb_lines(stats.get("lone_thumbs", {}), counts["kept"])
     reasons = stats["reasons"][:_REASONS_SHOWN]
     if reasons:
         lines.append("dropped   (a comparison may have several reasons)")
@@ -72,6 +73,14 @@ def stats_lines(stats: dict[str, Any]) -> list[str]:
         names = ", ".join(f"{row['annotator']} ({row['flag']})" for row in flagged[:8])
         lines.append(f"flagged   {names}")
     return lines + target_lines(stats.get("targets", []))
+
+
+def _thumb_lines(thumbs: Mapping[str, int], kept: int) -> list[str]:
+    """How many responses with a thumb are published beside the pairs, or instead of them."""
+    if not thumbs.get("used"):
+        return []
+    how = "" if kept else "; no pair is kept, so train with a loss of single responses (training.loss.loss_type: kto)"
+    return [f"unpaired  {thumbs['used']} of {thumbs['responses']} responses with a thumb of their own{how}"]
 
 
 def target_lines(targets: Sequence[dict[str, Any]]) -> list[str]:

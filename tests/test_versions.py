@@ -20,6 +20,7 @@ from dpo_data.agreement import AgreementLimits
 from dpo_data.schema import DataError
 from dpo_data.store.gates import PublishGates
 from dpo_data.store.shards import SLICE_COLUMNS, ShardSettings
+from dpo_train.config import TrainError
 from flows.output import failure
 
 CONFIG = config()
@@ -305,5 +306,7 @@ def test_a_full_disk_is_told_as_such_whoever_meets_it() -> None:
     for met in (plain, parquet):
         first, what_to_do = failure(met.value)
         assert first.startswith("no space is left on the disk") and "dpo versions --prune" in what_to_do
-    assert failure(ValueError("bad \x1b[2J")) == ["bad \ufffd[2J"]
+    assert failure(DataError("bad \x1b[2J")) == ["bad \ufffd[2J"]
+    assert failure(TrainError("too long")) == ["too long"]
+    assert failure(ValueError("need at least one array"))[0].startswith("a fault of the program")
     assert failure(KeyError("x"))[0].startswith("a fault of the program")

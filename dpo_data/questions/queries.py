@@ -9,21 +9,29 @@ from typing import Any
 
 import duckdb
 
-from dpo_data.batches import open_batches
-from dpo_data.schema import DataError
+from dpo_data.batches import Batches, open_batches
+from dpo_data.schema import UNPAIRED, DataError, empty
 from dpo_data.store import forgetting
-from dpo_data.versions import Version, open_version
+from dpo_data.versions import Version, current, open_version
 
-VIEWS = ("ledger", "pairs", "unpaired", "annotators", "examples", "votes", "comparisons", "thumbs", "rejects")
+STORE_VIEWS = ("votes", "comparisons", "thumbs", "rejects")
+VIEWS = ("ledger", "pairs", "unpaired", "annotators", "examples", *STORE_VIEWS)
 
 
 def connect(store: Path, version: str = "current") -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in memory with the views of `VIEWS`; nothing is fetched from a network."""
-    published = open_version(store, version)
+    """A DuckDB connection in memory with the views of `VIEWS`; nothing is fetched from a network.
+
+    A store whose first version is not published yet has the views of its batches only (`STORE_VIEWS`).
+    """
+    published = current(store) if version == "current" else open_version(store, version)
+    opened = open_batches(store)
+    if published is None and not opened.ids:
+        raise DataError(f"{store} holds no version and no batches. Read sources into it first (dpo refresh).")
     connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})
     connection.execute("SET TimeZone = 'UTC'")
-    _version_views(connection, published)
-    _store_views(connection, store)
+    if published is not None:
+        _version_views(connection, published)
+    _store_views(connection, store, opened)
     return connection
 
 
@@ -35,7 +43,14 @@ def query(store: Path, sql: str, version: str = "current") -> list[dict[str, Any
             names = [column[0] for column in result.description or ()]
             return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
         except duckdb.Error as error:
-            raise DataError(f"{error}\nViews: {', '.join(VIEWS)}; DESCRIBE ledger lists its columns.") from error
+            raise DataError(f"{error}\n{_views(store, version)}") from error
+
+
+def _views(store: Path, version: str) -> str:
+    """Which names a query can use."""
+    if version == "current" and current(store) is None:
+        return f"Views: {', '.join(STORE_VIEWS)}; {store} has no current version, and so no other view."
+    return f"Views: {', '.join(VIEWS)}; DESCRIBE ledger lists its columns."
 
 
 def _version_views(connection: duckdb.DuckDBPyConnection, published: Version) -> None:
@@ -45,13 +60,18 @@ def _version_views(connection: duckdb.DuckDBPyConnection, published: Version) ->
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_files([published.path / f'{name}.parquet'])}")
     for name in ("pairs", "unpaired"):
         shards = sorted((published.path / name).glob("*.parquet"))
-        if shards:
+        if not shards:  # a version of thumbs alone has no pairs, and shards.unpaired can be off
+            columns = published.pairs().collect() if name == "pairs" else empty(UNPAIRED)
+            connection.register("no_rows", columns.to_arrow())
+            connection.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM no_rows")
+            connection.unregister("no_rows")
+        else:
             connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_files(shards)}")
 
 
-def _store_views(connection: duckdb.DuckDBPyConnection, store: Path) -> None:
+def _store_views(connection: duckdb.DuckDBPyConnection, store: Path, opened: Batches) -> None:
     """The batches' tables; of a comparison in several batches the first batch's row."""
-    folders = [store / "batches" / batch for batch in open_batches(store).ids]
+    folders = [store / "batches" / batch for batch in opened.ids]
     forgotten = forgetting.read(store)
     connection.execute("CREATE TEMP TABLE forgotten (comparison_id VARCHAR, annotator VARCHAR)")
     rows = [(name, None) for name in forgotten.comparisons] + [(None, name) for name in forgotten.annotators]
