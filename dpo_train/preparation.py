@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from dpo_train import checkpoints, sharding
 from dpo_train.atomic import sweep, write_json
 from dpo_train.batches import Indices, Schedule
-from dpo_train.cautions import check_surroundings, notes, single_prompts
+from dpo_train.cautions import check_surroundings, notes, of_model, single_prompts
 from dpo_train.claim import first_process
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.loading import open_policy
 from dpo_train.metrics import Measured
 from dpo_train.model import Policy
+from dpo_train.optimizer import optimizer_of
 from dpo_train.pair_log import PairLog
 from dpo_train.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.preflight import preflight, sentences
@@ -35,7 +36,7 @@ from dpo_train.processes import whole
 from dpo_train.reference import check_start, fingerprint, per_token
 from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
-from dpo_train.ways import choose_way
+from dpo_train.ways import check_causal, choose_way, learned_positions
 
 logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens a pass: 512 to 2048 go alike on a CPU; on a GPU a guess
@@ -125,7 +126,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         sharding.check(config, accelerator.num_processes)
     with accelerator.main_process_first():
         policy = open_policy(config, cache, accelerator.device, shards)
-        encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
+        encoder = encoder_of(policy, config)
         sets = {split: open_pairs(version, split, encoder, cache, config.loss.shards) for split in SPLITS}
     if shards:
         policy.shard()
@@ -141,9 +142,11 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         raise TrainError(f"{version}: no training pair can be used. {why} Raise max_length, or look at the audit.")
 
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
+    check_causal(policy, training.encoded(middle[:1])[0])
     slower = choose_way(policy, training.encoded(middle), np.concatenate([pairs.ends for pairs in sets.values()]))
     said = [*sentences(checked, config.max_length), *([slower] if slower else [])]
     said += [*notes(config, training, sets["validation"]), *single_prompts(config, sets)]
+    said += of_model(policy.network, sets)
     for note in said:
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])
@@ -174,13 +177,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         learned=known["train"],
         watched=watched,
         parameters=parameters,
-        optimizer=torch.optim.AdamW(
-            parameters.values(),
-            lr=config.rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            weight_decay=config.weight_decay,
-        ),
+        optimizer=optimizer_of(config, policy.network, parameters),
         schedule=schedule,
         total=total,
         eval_every=eval_every,
@@ -193,6 +190,12 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
             "processes": accelerator.num_processes,  # each brings its own pairs to a step
         },
     )
+
+
+def encoder_of(policy: Policy, config: TrainConfig) -> Encoder:
+    """Encodes pairs as this policy reads them."""
+    positions = learned_positions(policy.network)
+    return Encoder(policy.tokenizer, config.max_length, config.truncation_mode, positions)
 
 
 def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule, int, int]:
