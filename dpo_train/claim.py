@@ -41,8 +41,8 @@ def held(run: Path, version: Path) -> Iterator[None]:
         stream.flush()
         if not version.is_dir():
             raise TrainError(
-                f"version {version.name} is not there ({version}): it was removed meanwhile, or the path is wrong. Train "
-                "on another one: `dpo versions` lists those that are there."
+                f"version {version.name} is not there ({version}): it was removed meanwhile, or the path is wrong. "
+                "Train on another one: `dpo versions` lists those that are there."
             )
         yield
 
