@@ -263,8 +263,7 @@ def _write_audit(hidden: Path) -> None:
 
 def _sources(opened: batches.Batches) -> list[dict[str, Any]]:
     """What each batch was made of, in an order that does not depend on when it was appended."""
-    found = [durable.read_json(opened.store / "batches" / batch / "manifest.json") for batch in opened.ids]
-    return sorted(found, key=lambda manifest: json.dumps(manifest, sort_keys=True))
+    return sorted(opened.manifests(), key=lambda manifest: json.dumps(manifest, sort_keys=True))
 
 
 @contextmanager

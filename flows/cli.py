@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import output, questions, runs
+from flows import output, questions, runs, sources
 from flows.environment import first_process, processes
 from flows.output import answer, aside, columns, working
 from flows.questions import STORE, Json, Store
@@ -32,6 +32,7 @@ WithoutPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same
 RECIPE = Path("data/sample/recipe.yaml")
 app.add_typer(questions.app)
 app.add_typer(runs.app)
+app.add_typer(sources.app)
 
 
 @app.command()
@@ -78,29 +79,6 @@ def refresh(
     with working("refresh"):
         summary = _flow("refresh", work, store, no_prefect, loaded)
     answer(summary, as_json, refresh_lines(summary))
-
-
-@app.command()
-def forget(
-    annotator: Annotated[str | None, typer.Option(help="Leave out every vote of this annotator from now on.")] = None,
-    comparison: Annotated[str | None, typer.Option(help="Leave out this comparison from now on.")] = None,
-    store: Store = STORE,
-    as_json: Json = False,
-) -> None:
-    """Take an annotator or a comparison out of every future version; says which versions still hold them."""
-    from dpo_data.store.forgetting import forget as leave_out
-
-    if (annotator is None) == (comparison is None):
-        raise typer.BadParameter("give either --annotator or --comparison")
-    held = leave_out(store, annotator=annotator, comparison=comparison)
-    answer(
-        {"still_in": held},
-        as_json,
-        [
-            "Left out of every version from the next refresh on.",
-            f"Versions that still hold it: {', '.join(held) or 'none'}.",
-        ],
-    )
 
 
 @app.command()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.output import columns, number, percent
+from flows.sources import contradicted_lines, departed_lines, reading_lines
 
 if TYPE_CHECKING:
     from dpo_data.store.retention import Pruning, Published
@@ -47,6 +48,9 @@ def refresh_lines(summary: dict[str, Any]) -> list[str]:
         for source in summary["ingested"]
     ]
     lines += columns(rows)
+    store = Path(summary["path"]).parents[1]
+    lines += [*reading_lines(summary["ingested"], store), *departed_lines(summary["departed"], store)]
+    lines += contradicted_lines(summary["contradicted"], store)
     measured = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary["measured"].items())
     lines += [f"measured  {measured}"] if measured else []
     lines += ["", *stats_lines(summary["stats"]), ""]

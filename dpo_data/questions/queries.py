@@ -74,21 +74,41 @@ def _store_views(connection: duckdb.DuckDBPyConnection, store: Path, opened: Bat
     folders = [store / "batches" / batch for batch in opened.ids]
     forgotten = forgetting.read(store)
     connection.execute("CREATE TEMP TABLE forgotten (comparison_id VARCHAR, annotator VARCHAR)")
+    connection.execute("CREATE TEMP TABLE superseded (batch VARCHAR, file VARCHAR)")
     rows = [(name, None) for name in forgotten.comparisons] + [(None, name) for name in forgotten.annotators]
     if rows:
         connection.executemany("INSERT INTO forgotten VALUES (?, ?)", rows)
+    gone = [(batch, file) for batch, files in opened.superseded.items() for file in files]
+    if gone:
+        connection.executemany("INSERT INTO superseded VALUES (?, ?)", gone)
     whole = f"comparison_id NOT IN ({_named('comparison_id')})"
     voted = f"(annotator IS NULL OR annotator NOT IN ({_named('annotator')}))"
-    conditions = {"comparisons": whole, "votes": f"{whole} AND {voted}", "thumbs": voted, "rejects": "TRUE"}
+    counts = " AND ".join(f"(batch, {file}) NOT IN (FROM superseded)" for file in _FILES_OF_ORIGIN) if gone else "TRUE"
+    backed = "(batch NOT IN (SELECT s.batch FROM superseded s) OR (batch, comparison_id) IN (FROM backed))"
+    conditions = {
+        "votes": f"{whole} AND {voted} AND {counts}",
+        "comparisons": f"{whole} AND {backed if gone else 'TRUE'}",
+        "thumbs": f"{voted} AND {counts}",
+        "rejects": counts,
+    }
     for name, condition in conditions.items():
         source = _files([folder / f"{name}.parquet" for folder in folders], filename=True)
-        batch = "parse_filename(parse_dirpath(filename)) AS batch"
+        rows_of = f"(SELECT * EXCLUDE (filename), parse_filename(parse_dirpath(filename)) AS batch FROM {source})"
+        if name == "votes" and gone:  # forgotten annotators take votes away, but no comparison
+            connection.execute(f"CREATE TEMP VIEW backed AS SELECT batch, comparison_id FROM {rows_of} WHERE {counts}")
         first = (
             "QUALIFY row_number() OVER (PARTITION BY comparison_id ORDER BY batch) = 1" if name == "comparisons" else ""
         )
-        connection.execute(
-            f"CREATE VIEW {name} AS SELECT * EXCLUDE (filename), {batch} FROM {source} WHERE {condition} {first}"
-        )
+        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {rows_of} WHERE {condition} {first}")
+
+
+_LAST_FILE = "regexp_replace(origin, ':[0-9,]+$', '')"
+_FILES_OF_ORIGIN = (
+    _LAST_FILE,
+    "regexp_replace(origin, ':[0-9,]+;.*$', '', 's')",
+    f"regexp_replace({_LAST_FILE}, '^.*:[0-9,]+;', '', 's')",
+)
+"""The file of `origin`, or the two files of a vote made of two thumbs, as in `store.readings.in_files`."""
 
 
 def _named(column: str) -> str:
