@@ -116,8 +116,9 @@ def _without_query(name: str) -> str:
 
 def _without_parts(text: str, where: str) -> str:
     """A driver's message without the secret parts of the address, which it may quote one by one."""
-    quoted = "".join(match[0] for pattern in (_USER, _QUERY) for match in pattern.finditer(where))
-    parts = {part for part in re.split(r"[:@?&=]", quoted) if len(part) > 3 and "//" not in part}
+    quoted = [match[0] for match in _USER.finditer(where)]
+    quoted += [match[0].removeprefix(match[1]) for match in _QUERY.finditer(where)]
+    parts = {part for secret in quoted for part in re.split(r"[:@?&=/]", secret) if len(part) > 3}
     for secret in sorted(parts | {unquote(part) for part in parts}, key=len, reverse=True):
         text = text.replace(secret, "***")
     return masked(text)
