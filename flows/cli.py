@@ -72,10 +72,13 @@ def refresh(
 ) -> None:
     """Ingest what is new, measure it, decide, and publish a version."""
     from flows.recipe import load
+    from flows.refresh import check_sources
     from flows.refresh import refresh as work
     from flows.telling import refresh_lines
 
     loaded = load(recipe, sets or ())
+    if not no_prefect:
+        check_sources(loaded)
     with working("refresh"):
         summary = _flow("refresh", work, store, no_prefect, loaded)
     answer(summary, as_json, refresh_lines(summary))
@@ -179,11 +182,14 @@ def retrain(
 ) -> None:
     """Refresh, train on what was published, report the slices, and decide about promotion."""
     from flows.recipe import load, train_config
+    from flows.refresh import check_sources
     from flows.retrain import retrain as work
     from flows.telling import retrain_lines
 
     loaded = load(recipe, sets or ())
     config = train_config(loaded, str(recipe))
+    if not no_prefect:
+        check_sources(loaded)
     with working("retrain", own_bars=True):
         summary = _flow("retrain", work, store, no_prefect, loaded, config)
     answer(summary, as_json, retrain_lines(summary))
@@ -194,11 +200,14 @@ def serve(
     recipe: RecipeFile = RECIPE,
     store: Store = STORE,
     cron: Annotated[str, typer.Option(help="When to refresh, as a cron expression.")] = "0 5 * * *",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the Prefect page; 0: any free one.")] = 4200,
 ) -> None:
     """Refresh on a schedule, and train whenever a refresh published something new."""
     from flows.schedules import serve as wait
 
-    wait(recipe, store, cron)
+    code = wait(recipe, store, cron, port)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -219,7 +228,9 @@ def _flow(name: str, work: Any, store: Path, no_prefect: bool, *args: Any) -> An
     try:
         return work(*args, store, step=plain) if no_prefect else as_flow(name, work, store, *args)
     except KeyboardInterrupt as stopped:  # here, since typer would end the command without a word
-        said = str(stopped) or "Stopped; what was finished is kept, and the same command goes on from there."
+        said = (
+            output.inert(str(stopped)) or "Stopped; what was finished is kept, and the same command goes on from there."
+        )
         aside.print(said, markup=False)
         raise typer.Exit(getattr(stopped, "exit_code", 130)) from None
 

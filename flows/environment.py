@@ -15,6 +15,8 @@ _QUIET = {
     # A first start migrates its SQLite file: 15 to 20 s were measured, right at Prefect's own limit of 20.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never pickle
+    # The page asks the server it came from; by default it asks port 4200, whatever port the server has.
+    "PREFECT_UI_API_URL": "/api",
 }
 
 
@@ -34,3 +36,9 @@ def prepare(store: Path) -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str((store / "prefect").resolve()))
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect does not make the parents
+
+
+def quiet_failures() -> None:
+    """For one run of a command: Prefect logs no failed run, since the command reports it. After `prepare`."""
+    for name in ("FLOW_RUNS", "TASK_RUNS"):
+        os.environ.setdefault(f"PREFECT_LOGGING_LOGGERS_PREFECT_{name}_LEVEL", "CRITICAL")

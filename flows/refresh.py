@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from dpo_data import batches, curate, versions
 from dpo_data.agreement import REVIEWS
 from dpo_data.executor import Executor, start
-from dpo_data.formats import paths
+from dpo_data.formats import detect, paths
 from dpo_data.questions import sources
 from dpo_data.review import verdicts
 from dpo_data.schema import DataError
@@ -75,6 +75,17 @@ def reviews(recipe: Recipe, store: Path) -> list[Source]:
         return []
     found = f"{glob.escape(str(store / verdicts.FOLDER))}/*.jsonl"
     return [Source(name=REVIEWS, path=found, format="dpo_review", annotator_kind="human")]
+
+
+def check_sources(recipe: Recipe) -> None:
+    """Find every local source and detect its files' formats; raises `DataError` for the first that cannot be read.
+
+    For a command to fail at once where Prefect takes many seconds to start. Remote sources are left to `ingest`.
+    """
+    for source in recipe.sources:
+        if "://" not in source.path:
+            for path in paths.find(source.path, format=source.format):
+                detect.reader(path, source.format, source.columns)
 
 
 def ingest(store: Path, source: Source, workers: Executor) -> dict[str, Any]:
