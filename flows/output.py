@@ -4,7 +4,6 @@ Text of the data passes through `inert` before it reaches a terminal: control ch
 cursor, change its title or hide what follows.
 """
 
-import errno
 import json
 import re
 import sys
@@ -14,6 +13,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from flows import failures
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -43,13 +44,9 @@ def inert(text: str) -> str:
 def failure(error: Exception) -> list[str]:
     """What went wrong and what to do, in a line or two; the data's own text is made inert."""
     said = inert(str(error))
-    # Polars tells of a full disk in words only.
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "(os error 28)" in said:
-        return [
-            f"no space is left on the disk: {said}",
-            "What was published before is as it was. Free some space, or see what `dpo versions --prune 3` would "
-            "remove, then run the same command again: it goes on from the stages that are finished.",
-        ]
+    refused = None if isinstance(error, ValueError) else failures.sentences(error)
+    if refused is not None:
+        return [inert(line) for line in refused]
     if isinstance(error, ValueError | OSError):
         return [said]
     return [
