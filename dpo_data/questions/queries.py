@@ -4,6 +4,7 @@ The views read the Parquet files where they lie and copy nothing, so a million r
 is left out of votes and comparisons, as everywhere. The surprise: `ledger` has one column more than its file, `kept`.
 """
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -76,5 +77,5 @@ def _named(column: str) -> str:
 
 
 def _files(paths: list[Path], filename: bool = False) -> str:
-    quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    quoted = ", ".join("'" + glob.escape(str(path)).replace("'", "''") + "'" for path in paths)
     return f"read_parquet([{quoted}]{', filename = true' if filename else ''})"
