@@ -17,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from dpo_data.appending.incoming import incoming, locked
+from dpo_data.appending.incoming import incoming, locked, sweep
 from dpo_data.appending.inspection import Inspection, inspect
 from dpo_data.appending.joining import TABLES, Joined, join, merge_attributes
 from dpo_data.appending.parts import REJECTED, THUMBED, VOTED, Job, Written, convert
@@ -25,7 +25,7 @@ from dpo_data.formats.detect import reader
 from dpo_data.formats.files import Piece, count, pieces
 from dpo_data.formats.records import Reader
 from dpo_data.schema import COMPARISONS, DataError, empty
-from dpo_data.store import forgetting
+from dpo_data.store import forgetting, lock
 from dpo_data.store.durable import read_json, sync, sync_folder, write_json
 
 __all__ = ["BatchSummary", "Batches", "Inspection", "append", "inspect", "open_batches"]
@@ -109,7 +109,7 @@ class Batches:
 
     def _open(self, batch: str, table: str) -> pl.LazyFrame:
         """One table of one batch, without what the store was told to forget."""
-        frame = pl.scan_parquet(self.store / "batches" / batch / f"{table}.parquet")
+        frame = pl.scan_parquet(self.store / "batches" / batch / f"{table}.parquet", glob=False)
         return forgetting.read(self.store).leave_out(frame)
 
     def _scan(self, table: str) -> pl.LazyFrame:
@@ -156,6 +156,7 @@ def append(
     """
     if not files:
         raise DataError(f"Source {source!r}: no files found. Give a file, a folder or a glob with raw comparisons.")
+    sweep(store / "batches")
     readers = {path: reader(path, format, columns) for path in sorted(set(files))}
     keys = {path: _key(path, name, read.companions(path), columns) for path, (name, read) in readers.items()}
     known = _ingested(store, source)
@@ -176,7 +177,7 @@ def append(
             sync(unnamed / f"{table}.parquet")
         write_json(unnamed / MANIFEST, manifest)
         sync_folder(unnamed)
-        with locked(folder):
+        with lock.hold(store), locked(folder):  # no batch appears while another process measures or publishes
             if not _ingested(store, source).isdisjoint(keys[path] for path in new):
                 batch = None  # somebody appended one of these files meanwhile: start again with what is left
             else:

@@ -15,6 +15,7 @@ from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
 from dpo_data.formats.files import COMPRESSIONS, SUFFIXES
 from dpo_data.schema import DataError
+from dpo_data.store.durable import replacing
 
 
 def find(where: str | Path, cache: Path | None = None, format: str | None = None) -> list[Path]:
@@ -86,7 +87,9 @@ def _remote(where: str, cache: Path | None, format: str | None) -> list[Path]:
             f"{where}: cannot be read ({problem}). Check the address, the network and the credentials, and that the "
             "fsspec driver of this protocol is installed (huggingface_hub for hf://, s3fs for s3://)."
         ) from problem
-    return sorted(folder.rglob("*")) if len(names) == 1 else _recognised(folder, format)
+    if len(names) > 1:
+        return _recognised(folder, format)
+    return sorted(path for path in folder.rglob("*") if path.is_file() and is_data(path))
 
 
 def _fetched(system: Any, names: list[str], cache: Path) -> Path:
@@ -98,7 +101,6 @@ def _fetched(system: Any, names: list[str], cache: Path) -> Path:
         target = folder / Path(name).relative_to(root)
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.part")
-            system.get_file(name, str(partial))
-            partial.replace(target)
+            with replacing(target) as partial:
+                system.get_file(name, str(partial))
     return folder

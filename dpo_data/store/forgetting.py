@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from dpo_data.schema import DataError
+from dpo_data.store import lock
 
 NAME = "forgotten.jsonl"
 
@@ -80,7 +81,7 @@ def forget(store: Path, *, annotator: str | None = None, comparison: str | None 
         column = "annotator" if kind == "annotator" else "comparison_id"
         if batches.open_batches(store).votes().filter(pl.col(column) == name).head(1).collect().is_empty():
             raise DataError(f"No vote of {store} has {kind} {name!r}, so nothing was forgotten. Check the spelling.")
-        with (store / NAME).open("a", encoding="utf-8") as file:
+        with lock.hold(store), (store / NAME).open("a", encoding="utf-8") as file:  # not between a decision and its id
             file.write(json.dumps({kind: name}, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -89,5 +90,5 @@ def forget(store: Path, *, annotator: str | None = None, comparison: str | None 
 
 def _holds(version: Path, kind: str, name: str) -> bool:
     table, column = ("ledger", "comparison_id") if kind == "comparison" else ("annotators", "annotator")
-    rows = pl.scan_parquet(version / f"{table}.parquet").filter(pl.col(column) == name)
+    rows = pl.scan_parquet(version / f"{table}.parquet", glob=False).filter(pl.col(column) == name)
     return not rows.head(1).collect().is_empty()

@@ -6,7 +6,6 @@ surprise: a version's folder does not say when it was published, since the same 
 that of its manifest's file, and a copied store needs `cp -a`.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ from pathlib import Path
 
 from dpo_data import versions
 from dpo_data.schema import DataError
-from dpo_data.store.durable import read_json
+from dpo_data.store import lock
+from dpo_data.store.durable import discard, read_json
 
 _TRAINERS = ("shards", "tokens", "reference")
 """Folders of the cache that a training fills. `models` is none of them: adapters open their base model there."""
@@ -101,13 +101,11 @@ def plan(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Prun
 
 def prune(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Pruning:
     """Remove what `plan` finds, and say what it was; a reader sees a version whole or not at all."""
-    found = plan(store, keep, named)
-    versions.remove(store, found.versions)
-    for cache in found.caches:
-        if cache.is_dir():
-            shutil.rmtree(cache)
-        else:
-            cache.unlink(missing_ok=True)
+    with lock.hold(store):  # or a refresh that measures would lose its caches
+        found = plan(store, keep, named)
+        versions.remove(store, found.versions)
+        for cache in found.caches:
+            discard(cache)
     return found
 
 
