@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from dpo_data.appending.accounting import check_fates, stamps, unchanged
-from dpo_data.appending.incoming import incoming, locked
+from dpo_data.appending.incoming import incoming, locked, sweep
 from dpo_data.appending.inspection import Inspection, inspect
 from dpo_data.appending.joining import TABLES, Joined, join, merge_attributes
 from dpo_data.appending.parts import REJECTED, THUMBED, VOTED, Job, Written, convert
@@ -26,7 +26,7 @@ from dpo_data.formats.detect import reader
 from dpo_data.formats.files import Piece, Stamp, count, fixed, pieces
 from dpo_data.formats.records import Reader
 from dpo_data.schema import COMPARISONS, DataError, empty
-from dpo_data.store import forgetting, readings
+from dpo_data.store import forgetting, lock, readings
 from dpo_data.store.durable import read_json, sync, sync_folder, write_json
 
 __all__ = ["BatchSummary", "Batches", "Inspection", "append", "inspect", "open_batches"]
@@ -181,6 +181,7 @@ def append(
     """
     if not files:
         raise DataError(f"Source {source!r}: no files found. Give a file, a folder or a glob with raw comparisons.")
+    sweep(store / "batches")
     readers = {path: reader(path, format, columns) for path in sorted(set(files))}
     beside = {path: read.companions(path) for path, (_, read) in readers.items()}
     before = stamps([*readers, *(file for files in beside.values() for file in files)])
@@ -225,7 +226,7 @@ def append(
             sync(unnamed / f"{table}.parquet")
         write_json(unnamed / MANIFEST, manifest)
         sync_folder(unnamed)
-        with locked(folder):
+        with lock.hold(store), locked(folder):  # no batch appears while another process measures or publishes
             later = readings.manifests(store).items()
             if any(name not in known and about["source"] == source for name, about in later):
                 batch = None  # this source was appended to meanwhile: start again with what is left

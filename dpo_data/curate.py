@@ -38,6 +38,7 @@ from dpo_data.schema import LEDGER, DataError, check
 from dpo_data.settings import Settings
 from dpo_data.similarity import SimilarityLimits
 from dpo_data.splits import SplitShares
+from dpo_data.store import repair
 from dpo_data.texts import edges, neighbours, text_measures, tokens
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class CurationConfig(Settings):
         return self
 
 
+@repair.measuring
 def measure_texts(store: Path, config: CurationConfig, executor: Executor | None = None) -> dict[str, int]:
     """Everything that reads text, batch by batch; a batch measured before is not read again. Counts what was new."""
     counts = dict.fromkeys(("batches", "comparisons", "texts_embedded", "texts_from_cache", "prompts_compared"), 0)
@@ -92,6 +94,7 @@ def measure_texts(store: Path, config: CurationConfig, executor: Executor | None
                 model = config.embedding_model
                 _add(counts, contamination.measure_neighbours(folder, prompts_of, store, config.contamination, model))
     counts["prompts_compared"] = _near_topics(store, config)[1]
+    repair.sweep_parts(store)
     return counts
 
 
@@ -100,6 +103,7 @@ def _add(counts: dict[str, int], more: dict[str, int]) -> None:
         counts[name] += count
 
 
+@repair.measuring
 def measure(store: Path, config: CurationConfig, executor: Executor | None = None) -> pl.DataFrame:
     """Every comparison of the store with every measure, sorted by comparison_id; nothing decided yet.
 
@@ -140,19 +144,20 @@ def _known(store: Path, config: CurationConfig) -> pl.DataFrame:
     """All that was measured on text, one row per comparison; a repeat in a later batch has the same text."""
     parts = []
     for folder in _folders(store):
-        part = pl.read_parquet(folder / text_measures.FILE)
+        part = pl.read_parquet(folder / text_measures.FILE, glob=False)
         if config.tokenizer is not None:
-            counted = pl.read_parquet(tokens.measure_batch(folder, config.tokenizer))
+            counted = pl.read_parquet(tokens.measure_batch(folder, config.tokenizer), glob=False)
             part = part.join(counted, on="comparison_id", how="left", maintain_order="left")
         if config.embedding_model is not None:
-            alike = pl.read_parquet(similarity.batch_file(folder, config.embedding_model))
+            alike = pl.read_parquet(similarity.batch_file(folder, config.embedding_model), glob=False)
             part = part.join(alike, on="comparison_id", how="left", maintain_order="left")
         if config.contamination.benchmarks:
-            leaks = pl.read_parquet(contamination.batch_file(folder, config.contamination))
+            leaks = pl.read_parquet(contamination.batch_file(folder, config.contamination), glob=False)
             part = part.join(leaks, on="comparison_id", how="left", maintain_order="left")
             if config.embedding_model is not None:
-                near = contamination.near_file(folder, config.contamination, config.embedding_model)
-                part = part.join(pl.read_parquet(near), on="comparison_id", how="left", maintain_order="left")
+                near_file = contamination.near_file(folder, config.contamination, config.embedding_model)
+                near = pl.read_parquet(near_file, glob=False)
+                part = part.join(near, on="comparison_id", how="left", maintain_order="left")
         parts.append(part)
     order = ["comparison_id", pl.col("response_not_text").not_(), pl.col("prompt_signature").is_null()]
     return pl.concat(parts).sort(order).unique("comparison_id", keep="first", maintain_order=True)

@@ -9,7 +9,6 @@ in bulk. Its cosines are another scale, so limits set for the model do not carry
 """
 
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,6 +23,7 @@ import polars as pl
 from dpo_data.executor import Executor, Inline
 from dpo_data.identity import text_hash
 from dpo_data.schema import DataError
+from dpo_data.store.durable import replacing
 from dpo_data.texts import static_table
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def embed(texts: pl.Series, store: Path, model: str = DEFAULT, executor: Executo
     )
     encoder = partial(Encoder, model, _table(store, model) if len(missing) else None)
     made = (executor or Inline()).map_on_actors(encoder, shards)
-    return _gather([known, *map(pl.read_parquet, made)], len(missing), len(known))
+    return _gather([known, *(pl.read_parquet(shard, glob=False) for shard in made)], len(missing), len(known))
 
 
 def recall(hashes: pl.Series, store: Path, model: str = DEFAULT) -> Embedded:
@@ -131,8 +131,8 @@ def parts(hashes: pl.Series, store: Path, model: str = DEFAULT) -> Iterator[pl.D
     A text that two processes embedded at once is in two shards.
     """
     wanted = hashes.drop_nulls().unique().to_frame("hash")
-    for shard in sorted((store / "cache" / "embeddings" / fingerprint(model)).glob("*.parquet")):
-        found = pl.read_parquet(shard).join(wanted, on="hash", how="semi")
+    for shard in sorted((store / "cache" / "embeddings" / fingerprint(model)).glob("[!.]*.parquet")):
+        found = pl.read_parquet(shard, glob=False).join(wanted, on="hash", how="semi")
         if len(found):
             yield found
 
@@ -146,11 +146,11 @@ def _gather(parts: list[pl.DataFrame], embedded: int, cached: int) -> Embedded:
 
 
 def _read(folder: Path, hashes: pl.Series) -> pl.DataFrame:
-    shards = sorted(folder.glob("*.parquet"))
+    shards = sorted(folder.glob("[!.]*.parquet"))
     if not shards:
         return pl.DataFrame(schema={"hash": pl.String, "vector": pl.Array(pl.Float32, 1)}).clear()
     wanted = hashes.to_frame("hash").lazy()
-    return pl.scan_parquet(shards).join(wanted, on="hash", how="semi").unique("hash", keep="any").collect()
+    return pl.scan_parquet(shards, glob=False).join(wanted, on="hash", how="semi").unique("hash", keep="any").collect()
 
 
 def _table(store: Path, model: str) -> Path | None:
@@ -176,9 +176,8 @@ class Encoder:
         )
         shard.folder.mkdir(parents=True, exist_ok=True)
         target = shard.folder / f"{text_hash(''.join(sorted(shard.hashes)))}.parquet"
-        partial_file = target.with_suffix(f".{os.getpid()}")
-        frame.write_parquet(partial_file)
-        partial_file.replace(target)
+        with replacing(target) as partial_file:
+            frame.write_parquet(partial_file)
         return target
 
 

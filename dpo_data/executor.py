@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -233,8 +234,25 @@ _actor: list[_Actor] = []  # of a worker process
 
 
 def _begin(make: Callable[[], Work[Any, Any]], threads: int) -> None:
+    _end_with_parent()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # torch reads it at import; its bits do not depend on it
     _actor.append(_Actor(make))
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent ends, however it ends; nobody else would, and each holds its models' memory.
+
+    By the parent's own pipe and not by PR_SET_PDEATHSIG, which fires when the thread that started a worker ends: the
+    stages of a flow may run in threads of their own and share one pool.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # what it had not finished has no name yet, and the next refresh removes it
 
 
 def _act(job: Any) -> Any:
@@ -245,7 +263,7 @@ def _pool(workers: int, make: Callable[[], Work[Any, Any]] | None = None) -> Pro
     """Spawned, never forked: a fork of a process with polars or torch threads can hang."""
     context = multiprocessing.get_context("spawn")
     if make is None:
-        return ProcessPoolExecutor(workers, context)
+        return ProcessPoolExecutor(workers, context, _end_with_parent)
     threads = max(1, (os.cpu_count() or 1) // workers)
     return ProcessPoolExecutor(workers, context, _begin, (make, threads))
 

@@ -165,9 +165,9 @@ def measure_batch(folder: Path, store: Path, model: str, executor: Executor | No
     """
     target = batch_file(folder, model)
     counts = {"texts_embedded": 0, "texts_from_cache": 0}
-    if stamps.made_by(target, METHOD):
+    if stamps.made_by(target, METHOD) and pl.scan_parquet(target, glob=False).collect_schema() == BATCH_COLUMNS:
         return counts
-    source = pl.scan_parquet(folder / "comparisons.parquet").select(
+    source = pl.scan_parquet(folder / "comparisons.parquet", glob=False).select(
         "comparison_id", "prompt", "response_a", "response_b"
     )
     ids = source.select("comparison_id").collect()["comparison_id"].sort()
@@ -190,7 +190,8 @@ def measure_batch(folder: Path, store: Path, model: str, executor: Executor | No
 
 def prompts_of(folder: Path, model: str) -> pl.DataFrame:
     """`comparison_id, topic_hash, question_hash` of a measured batch: the texts whose vectors stand for each prompt."""
-    return pl.read_parquet(batch_file(folder, model), columns=["comparison_id", "topic_hash", "question_hash"])
+    columns = ["comparison_id", "topic_hash", "question_hash"]
+    return pl.read_parquet(batch_file(folder, model), columns=columns, glob=False)
 
 
 def rules(limits: SimilarityLimits) -> dict[str, pl.Expr]:

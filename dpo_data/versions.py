@@ -10,9 +10,8 @@ names raw files and lines, or the version before, and a later release may tell m
 
 import fcntl
 import json
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,20 +26,29 @@ from dpo_data.curate import CurationConfig
 from dpo_data.questions import changes, limits, shortfall
 from dpo_data.questions.stats import example_ids, stats
 from dpo_data.schema import DataError
-from dpo_data.store import card, durable, fingerprint, gates, shards, unpaired
+from dpo_data.store import card, durable, fingerprint, gates, lock, shards, unpaired
 from dpo_data.store.shards import ShardSettings
 from dpo_data.votes.annotators import annotators
 
 _LEFTOVER = ".publishing-"
+_POINTER_ADVICE = (
+    "Remove it and run `dpo refresh`: without new data it points at the same version again. `dpo versions` lists what "
+    "is there; which run is champion is decided again by the next `dpo retrain`."
+)
 
 
 @dataclass(frozen=True)
 class Version:
-    """A published version. `created` is False when publishing found it there already."""
+    """A published version.
+
+    `created` is False when publishing found it there already; `became_current` is True when publishing moved the
+    store's pointer to it, as after a rerun of a publish that was killed between the two.
+    """
 
     id: str
     path: Path
     created: bool = False
+    became_current: bool = False
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -54,7 +62,7 @@ class Version:
 
     def ledger(self) -> pl.LazyFrame:
         """Every comparison, every measure, every reason; sorted by comparison_id."""
-        return pl.scan_parquet(self.path / "ledger.parquet")
+        return pl.scan_parquet(self.path / "ledger.parquet", glob=False)
 
     def pairs(self, split: str | None = None) -> pl.LazyFrame:
         """The published pairs, all or of one split, in the columns of `schema.PAIRS` and the slices.
@@ -67,7 +75,7 @@ class Version:
         files = sorted((self.path / "pairs").glob(f"{split or '*'}-*.parquet"))
         if not files:
             raise DataError(f"Version {self.id} has no pairs of split {split!r}. Splits: {', '.join(shards.SPLITS)}.")
-        return pl.scan_parquet(files)
+        return pl.scan_parquet(files, glob=False)
 
 
 def read_stats(folder: Path) -> dict[str, Any]:
@@ -89,10 +97,21 @@ def publish(
 ) -> Version:
     """Write the ledger that `curate.decide(…, config)` gave as a version, and make it current.
 
-    Raises `DataError`, and changes nothing, when no row is kept, no kept row is in train, or a gate refuses.
+    Waits for another process that measures or publishes. Raises `DataError`, and changes nothing, when no row is kept,
+    no kept row is in train, or a gate refuses.
     """
+    with lock.hold(store):
+        return _publish(store, ledger, config, shard_settings or ShardSettings(), publish_gates or gates.PublishGates())
+
+
+def _publish(
+    store: Path,
+    ledger: pl.DataFrame,
+    config: CurationConfig,
+    shard_settings: ShardSettings,
+    publish_gates: gates.PublishGates,
+) -> Version:
     ledger = schema.check(ledger, schema.LEDGER, "ledger").sort("comparison_id")
-    shard_settings = shard_settings or ShardSettings()
     opened = batches.open_batches(store)
     identity = {
         "inputs": fingerprint.inputs(opened),
@@ -105,34 +124,36 @@ def publish(
     version = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = store / "versions"
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_publisher(folder):
-        for leftover in folder.glob(f"{_LEFTOVER}*"):
-            shutil.rmtree(leftover)
-        created = not (folder / version / "manifest.json").exists()
-        if created:
-            before = current(store)
-            lone = unpaired.lone(opened.thumbs().collect(), ledger, config.splits)
-            thumbs = lone[0] if shard_settings.unpaired else lone[0].clear()
-            if not gates.anything(ledger, thumbs):
-                raise DataError(shortfall.explain(opened, ledger, config, lone[1], shard_settings.unpaired))
-            earlier = gates.rows_of(before.ledger(), before.stats) if before else None
-            gates.refuse(ledger, thumbs, earlier, publish_gates or gates.PublishGates())
-            hidden = folder / f"{_LEFTOVER}{version}"
-            hidden.mkdir()
-            manifest = {"version": version, **identity, "batches": _sources(opened)}
-            try:
-                _write(hidden, ledger, opened, config, shard_settings, manifest, lone)
-                _compare(hidden, ledger, before)
-                _write_audit(hidden)
-                durable.write_json(hidden / "manifest.json", manifest)
-                durable.sync_folder(hidden)
-                hidden.replace(folder / version)
-            except BaseException:
-                shutil.rmtree(hidden, ignore_errors=True)  # a full disk needs the room now
-                raise
-            durable.sync_folder(folder)
-        _point(store, version=version)
-    return Version(version, folder / version, created)
+    for leftover in folder.glob(f"{_LEFTOVER}*"):
+        durable.discard(leftover)
+    created = not (folder / version / "manifest.json").exists()
+    if created:
+        before = current(store)
+        lone = unpaired.lone(opened.thumbs().collect(), ledger, config.splits)
+        thumbs = lone[0] if shard_settings.unpaired else lone[0].clear()
+        if not gates.anything(ledger, thumbs):
+            raise DataError(shortfall.explain(opened, ledger, config, lone[1], shard_settings.unpaired))
+        earlier = gates.rows_of(before.ledger(), before.stats) if before else None
+        gates.refuse(ledger, thumbs, earlier, publish_gates)
+        hidden = folder / f"{_LEFTOVER}{version}"
+        hidden.mkdir()
+        manifest = {"version": version, **identity, "batches": _sources(opened)}
+        try:
+            _write(hidden, ledger, opened, config, shard_settings, manifest, lone)
+            _compare(hidden, ledger, before)
+            _write_audit(hidden)
+            durable.write_json(hidden / "manifest.json", manifest)
+            durable.sync_folder(hidden)
+            durable.discard(folder / version)  # without a manifest it is no version, only what is left of one
+            hidden.replace(folder / version)
+        except BaseException:
+            with suppress(OSError):
+                durable.discard(hidden)  # a full disk needs the room now
+            raise
+        durable.sync_folder(folder)
+    with _pointing(folder):
+        moved = _point(store, version=version)
+    return Version(version, folder / version, created, moved)
 
 
 def open_version(store: Path, version: str = "current") -> Version:
@@ -173,31 +194,35 @@ def current(store: Path) -> Version | None:
 def read_pointer(store: Path) -> dict[str, Any]:
     """current.json: `version` and `champion` (a run id), each absent until there is one."""
     path = store / "current.json"
-    return durable.read_json(path) if path.exists() else {}
+    return durable.read_json(path, _POINTER_ADVICE) if path.exists() else {}
 
 
 def make_current(store: Path, version: str) -> Version:
     """Point the store back (or forth) at a published version: the rollback."""
-    found = open_version(store, version)
-    with _only_publisher(store / "versions"):
-        _point(store, version=found.id)
-    return found
+    open_version(store, version)
+    with _pointing(store / "versions"):
+        chosen = open_version(store, version)  # once more: nothing is removed while the pointer is locked
+        _point(store, version=chosen.id)
+    return chosen
 
 
 def remove(store: Path, versions: Iterable[str]) -> None:
     """Take versions away for good, each by one rename first; the current one never. Raises `DataError`."""
-    with _only_publisher(store / "versions"):
+    with lock.hold(store):
         for version in versions:
-            if version == read_pointer(store).get("version"):
-                raise DataError(f"Version {version} became current meanwhile and stays. Ask again what may go.")
             hidden = store / "versions" / f"{_LEFTOVER}removed-{version}"
-            (store / "versions" / version).replace(hidden)
-            shutil.rmtree(hidden)
+            with _pointing(store / "versions"):
+                if version == read_pointer(store).get("version"):
+                    raise DataError(f"Version {version} became current meanwhile and stays. Ask again what may go.")
+                durable.discard(hidden)
+                (store / "versions" / version).replace(hidden)
+            durable.discard(hidden)
 
 
 def set_champion(store: Path, run: str) -> None:
     """Point the store at its champion run; the current version stays what it is."""
-    with _only_publisher(store / "versions"):
+    (store / "versions").mkdir(parents=True, exist_ok=True)
+    with _pointing(store / "versions"):
         _point(store, champion=run)
 
 
@@ -267,13 +292,10 @@ def _sources(opened: batches.Batches) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _only_publisher(folder: Path) -> Iterator[None]:
-    """Hold the store's publish lock; it is freed by the system even after kill -9."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"Another process is publishing into {folder}. Wait for it, then run again.") from error
+def _pointing(folder: Path) -> Iterator[None]:
+    """Hold the pointer's own lock, for the moment in which current.json changes: no promotion waits for a refresh."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -289,8 +311,12 @@ def _sealed(path: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _point(store: Path, **keys: str) -> None:
-    """Set keys of current.json by one atomic replace; the other keys stay."""
+def _point(store: Path, **keys: str) -> bool:
+    """Set keys of current.json by one atomic replace, the other keys stay; whether that changed anything."""
     pointer = read_pointer(store)
-    if {**pointer, **keys} != pointer:
+    moved = {**pointer, **keys} != pointer
+    if moved:
+        for leftover in store.glob(f".current.json.*{durable.PARTIAL}"):  # of a killed process: this one has the lock
+            durable.discard(leftover)
         durable.replace_json(store / "current.json", {**pointer, **keys})
+    return moved

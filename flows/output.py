@@ -4,7 +4,6 @@ Text of the data passes through `inert` before it reaches a terminal: control ch
 cursor, change its title or hide what follows.
 """
 
-import errno
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dpo_data.questions.visible import inert
+from flows import failures
 
 _FOR_THE_USER = (("dpo_data.schema", "DataError"), ("dpo_train.config", "TrainError"))
 _MOST = 2_000  # characters of an error message: one quotes the data's own keys, and there may be thousands
@@ -52,13 +52,9 @@ def sentence(error: BaseException) -> str:
 def failure(error: Exception) -> list[str]:
     """What went wrong and what to do, in a line or two, each as `sentence` gives it."""
     said = sentence(error)
-    # Polars tells of a full disk in words only.
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "(os error 28)" in said:
-        return [
-            f"no space is left on the disk: {said}",
-            "What was published before is as it was. Free some space, or see what `dpo versions --prune 3` would "
-            "remove, then run the same command again: it goes on from the stages that are finished.",
-        ]
+    refused = None if _is_for_the_user(error) else failures.sentences(error)
+    if refused is not None:
+        return [inert(line) for line in refused]
     if isinstance(error, OSError) or _is_for_the_user(error):
         return [said]
     return [

@@ -5,6 +5,7 @@ that does not exist is an error that lists the names that do. Note: `training.ma
 limit too (`curation.sizes.max_length`), so that pairs that a cut would make equal are found at the length that trains.
 """
 
+import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +110,12 @@ def train_config(recipe: Recipe, where: str = "the recipe") -> "TrainConfig":
 
 
 def _resolve(folder: Path, path: str) -> str:
-    return path if "://" in path or Path(path).is_absolute() else str(folder / path)
+    if "://" in path or Path(path).is_absolute():
+        return path
+    plain = folder / path
+    if not glob.has_magic(path) or plain.exists():
+        return str(plain)
+    return str(Path(glob.escape(str(folder)), path))  # brackets in the name of the project's folder are no pattern
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dpo_data.formats import detect, paths
 from dpo_data.questions import sources
 from dpo_data.review import verdicts
 from dpo_data.schema import DataError
-from dpo_data.store import forgetting
+from dpo_data.store import forgetting, lock
 from flows import tables
 from flows.recipe import Recipe, Source
 from flows.sources import contradicted_lines
@@ -24,10 +24,14 @@ from flows.steps import Step, announce, plain, record_link, record_table
 
 
 class RefreshSummary(TypedDict):
-    """What a refresh did, in counts; `version` is current afterwards, `created` says whether it is new."""
+    """What a refresh did, in counts; `version` is current afterwards, `created` says whether it is new.
+
+    `became_current` is also true for a version that an earlier refresh wrote and was killed before it was current.
+    """
 
     version: str
     created: bool
+    became_current: bool
     path: str
     audit: str
     ingested: list[dict[str, Any]]
@@ -44,18 +48,19 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
             step(f"ingest {source.name}", ingest, store, source, workers, retries=2)
             for source in (*recipe.sources, *reviews(recipe, store))
         ]
-        measured = step("measure texts", curate.measure_texts, store, recipe.curation, workers)
-        version_id, created = step("curate and publish", curate_and_publish, store, recipe, workers)
-    version = versions.open_version(store, version_id)
+        with lock.hold(store):  # another refresh may read its sources meanwhile, and then waits
+            measured = step("measure texts", curate.measure_texts, store, recipe.curation, workers)
+            version = step("curate and publish", curate_and_publish, store, recipe, workers)
     stats, page = version.stats, version.path / "audit.html"
-    for table in tables.of(version_id, stats):
+    for table in tables.of(version.id, stats):
         record_table(table.key, table.rows, table.description, step)
-    record_link("audit", page.absolute().as_uri(), f"Audit of version {version_id}", step)
-    if created:
-        announce("dpo.version.published", f"dpo.store.{store.name}", {"version": version_id}, step)
+    record_link("audit", page.absolute().as_uri(), f"Audit of version {version.id}", step)
+    if version.created or version.became_current:
+        announce("dpo.version.published", f"dpo.store.{store.name}", {"version": version.id}, step)
     return {
-        "version": version_id,
-        "created": created,
+        "version": version.id,
+        "created": version.created,
+        "became_current": version.became_current,
         "path": str(version.path),
         "audit": str(page),
         "ingested": ingested,
@@ -96,13 +101,12 @@ def ingest(store: Path, source: Source, workers: Executor) -> dict[str, Any]:
     return {**asdict(summary), "forgotten": source.name in forgetting.read(store).sources}
 
 
-def curate_and_publish(store: Path, recipe: Recipe, workers: Executor) -> tuple[str, bool]:
-    """Decide about every comparison of the store and publish; the version's id, and whether it is new."""
+def curate_and_publish(store: Path, recipe: Recipe, workers: Executor) -> versions.Version:
+    """Decide about every comparison of the store and publish."""
     config = recipe.curation
     decided = curate.decide(curate.measure(store, config, workers), config)
     try:
-        version = versions.publish(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
+        return versions.publish(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
     except DataError as error:
         likely = contradicted_lines([asdict(row) for row in sources.contradicted(store, decided.lazy())], store)
         raise DataError("\n".join([str(error), *likely])) from error
-    return version.id, version.created

@@ -30,7 +30,7 @@ def retrain(recipe: Recipe, config: "TrainConfig", store: Path, step: Step = pla
     return {
         "refresh": refreshed,
         "train": trained,
-        "unchanged": not refreshed["created"] and not trained["created"],
+        "unchanged": not refreshed["became_current"] and not trained["created"],
         "promotion": promotion,
     }
 

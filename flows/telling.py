@@ -55,6 +55,8 @@ def refresh_lines(summary: dict[str, Any]) -> list[str]:
     lines += [f"measured  {measured}"] if measured else []
     lines += ["", *stats_lines(summary["stats"]), ""]
     state = "published" if summary["created"] else "unchanged, nothing new to publish"
+    if summary["became_current"] and not summary["created"]:
+        state = "complete already, now current"
     return [*lines, f"version   {summary['version']} ({state})", f"audit     {summary['audit']}"]
 
 

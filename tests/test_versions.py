@@ -1,13 +1,14 @@
 """Publishing is atomic, idempotent and byte-identical; a version opens as it was written."""
 
 import errno
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -218,20 +219,85 @@ def test_kill_9_leaves_no_half_version_and_the_next_publish_sweeps(
     assert versions.open_version(store).id == old.id and digests(old.path) == before
     assert all(versions.verify(versions.open_version(store, path.name)) == [] for path in versions.list_versions(store))
     new = versions.publish(store, ledger_of(rows), config(agreement=AgreementLimits(min_agreement=0.9)))
-    assert new.created == (target != "_point")
+    assert new.created == (target != "_point") and new.became_current
     assert versions.open_version(store).id == new.id
     assert digests(new.path) == undisturbed
     assert not list((store / "versions").glob(".publishing-*"))
 
 
-def test_a_second_publisher_is_told_to_wait(tmp_path: Path) -> None:
+HOLDER = """
+    import sys, time
+    from pathlib import Path
+    from dpo_data.store import lock
+    with lock.hold(Path(sys.argv[1])):
+        print("held", flush=True)
+        time.sleep(600)
+"""
+
+
+def test_a_second_publisher_waits_until_the_first_one_is_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = many(5)
     store = plant_store(tmp_path, rows)
-    versions.publish(store, ledger_of(rows), CONFIG)
-    with (store / "versions" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="Another process is publishing"):
-            versions.publish(store, ledger_of(rows), CONFIG)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLDER), str(store)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    waiting = threading.Thread(target=versions.publish, args=(store, ledger_of(rows), CONFIG))
+    waiting.start()
+    while not caplog.messages:
+        time.sleep(0.01)
+    assert caplog.messages == [f"{store}: waiting for process {holder.pid}, which works on this store."]
+    assert versions.current(store) is None, "a reader does not wait"
+    holder.kill()
+    holder.communicate()
+    waiting.join()
+    assert versions.open_version(store).created is False and len(versions.list_versions(store)) == 1
+
+
+def test_a_publish_removes_links_and_files_in_the_place_of_leftovers(tmp_path: Path) -> None:
+    rows = many(5)
+    store = plant_store(tmp_path / "store", rows)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "precious").touch()
+    (store / "versions").mkdir()
+    (store / "versions" / ".publishing-link").symlink_to(tmp_path / "target")
+    (store / "versions" / ".publishing-dangling").symlink_to(tmp_path / "nowhere")
+    (store / "versions" / ".publishing-file").touch()
+    assert versions.publish(store, ledger_of(rows), CONFIG).created
+    assert not list((store / "versions").glob(".publishing-*"))
+    assert (tmp_path / "target" / "precious").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"x"', "{", "", "\x00", "[" * 3000])
+def test_the_advice_for_a_broken_pointer_restores_it(tmp_path: Path, content: str) -> None:
+    rows = many(5)
+    store = plant_store(tmp_path, rows)
+    first = versions.publish(store, ledger_of(rows), CONFIG)
+    pointer = store / "current.json"
+    whole = pointer.read_text()
+    pointer.write_text(content)
+    with pytest.raises(DataError, match=r"current\.json.*Remove it and run `dpo refresh`") as refused:
+        versions.open_version(store)
+    assert len(str(refused.value)) < 600
+    pointer.unlink()
+    again = versions.publish(store, ledger_of(rows), CONFIG)
+    assert (again.id, again.created, again.became_current) == (first.id, False, True)
+    assert pointer.read_text() == whole
+
+
+def test_a_version_whose_manifest_was_removed_is_published_again(tmp_path: Path) -> None:
+    rows = many(5)
+    store = plant_store(tmp_path, rows)
+    first = versions.publish(store, ledger_of(rows), CONFIG)
+    before = digests(first.path)
+    (first.path / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"remove current\.json and refresh"):
+        versions.publish(store, ledger_of(rows), CONFIG)
+    (store / "current.json").unlink()
+    assert versions.publish(store, ledger_of(rows), CONFIG).created
+    assert digests(first.path) == before
 
 
 def test_the_card_tells_counts_reasons_and_hashes_and_no_cell_breaks_out(tmp_path: Path) -> None:

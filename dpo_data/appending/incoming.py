@@ -4,13 +4,15 @@ A process that dies leaves only a hidden folder, which the next append sweeps aw
 """
 
 import fcntl
-import shutil
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dpo_data.store.durable import discard
+
 _PREFIX = ".incoming-"
+_ALIVE = ".alive"
 
 
 @contextmanager
@@ -21,26 +23,44 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed appends left in `folder`, which need not be there."""
+    if any(folder.glob(f"{_PREFIX}*")):
+        with locked(folder):
+            _sweep(folder)
+
+
 @contextmanager
 def incoming(folder: Path) -> Iterator[Path]:
     """A folder for the batch to be, removed unless it was renamed; what killed appends left behind goes too.
 
-    A living append holds the lock file beside its folder.
+    A living append holds the lock file beside its folder, which is there first: a folder without one is dead.
     """
     with locked(folder):
-        for left in folder.glob(f"{_PREFIX}*.alive"):
-            with left.open("w") as handle, suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-                left.unlink(missing_ok=True)
-        unnamed = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
-        unnamed.chmod(0o755)
-        alive = unnamed.with_name(f"{unnamed.name}.alive")
-        handle = alive.open("w")
+        _sweep(folder)
+        unnamed = folder / f"{_PREFIX}{secrets.token_hex(8)}"
+        alive = unnamed.with_name(unnamed.name + _ALIVE)
+        handle = alive.open("x")
         fcntl.flock(handle, fcntl.LOCK_EX)
+        unnamed.mkdir()
     try:
         yield unnamed
     finally:
-        shutil.rmtree(unnamed, ignore_errors=True)
+        with suppress(OSError):  # the next append sweeps it; what went wrong is worth more than this
+            discard(unnamed)
         alive.unlink(missing_ok=True)
         handle.close()
+
+
+def _sweep(folder: Path) -> None:
+    for alive in folder.glob(f"{_PREFIX}*{_ALIVE}"):
+        if alive.is_symlink():
+            discard(alive)
+            continue
+        with alive.open("w") as handle, suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            discard(alive.with_suffix(""))
+            alive.unlink(missing_ok=True)
+    for unnamed in folder.glob(f"{_PREFIX}*"):
+        if unnamed.suffix != _ALIVE and not unnamed.with_name(unnamed.name + _ALIVE).exists():
+            discard(unnamed)

@@ -96,7 +96,7 @@ def join(folder: Path, written: Iterable[Written]) -> Joined:
             tables["comparisons"].write(seen.new(frames["comparisons"]))
             tables["votes"].write(frames["votes"])
         for path in thumbs:
-            frame = pl.read_parquet(path)
+            frame = pl.read_parquet(path, glob=False)
             places = frame.select("file", "record").iter_rows()
             lone = [joined.fates[file][record] == THUMBED for file, record in places]
             tables["thumbs"].write(frame.filter(pl.Series(lone, dtype=pl.Boolean)))
@@ -118,7 +118,7 @@ def _take(part: Written, tables: dict[str, Table], seen: "Seen", joined: Joined)
         if name == "thumbs":
             yield path
             continue
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
         table.write(seen.new(frame) if name == "comparisons" else frame)
         path.unlink()
 

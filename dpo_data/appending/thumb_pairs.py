@@ -23,9 +23,9 @@ def pairs(paths: Sequence[Path]) -> Iterator[tuple[Row, Row]]:
     """(up, down) rows of the part files in `paths` that stand on one prompt and differ in their completion."""
     if not paths:
         return
-    keys = pl.concat([pl.read_parquet(path, columns=["prompt_hash", "label"]) for path in paths])
+    keys = pl.concat([pl.read_parquet(path, glob=False, columns=["prompt_hash", "label"]) for path in paths])
     both = keys.group_by("prompt_hash").agg(pl.col("label").n_unique()).filter(pl.col("label") == 2)
-    frames = [pl.read_parquet(path).join(both, on="prompt_hash", how="semi") for path in paths]
+    frames = [pl.read_parquet(path, glob=False).join(both, on="prompt_hash", how="semi") for path in paths]
     rated = pl.concat(frames).sort("prompt_hash", "completion_hash", "file", "record")
     for _, group in rated.group_by("prompt_hash", maintain_order=True):
         rows = group.to_dicts()

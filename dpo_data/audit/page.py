@@ -100,12 +100,12 @@ def shown(value: Any) -> Any:
 
 def examples(folder: Path) -> dict[str, dict[str, Any]]:
     """Comparison id -> its prompt, both responses, cut to what is shown, and what was decided."""
-    texts = pl.read_parquet(folder / "examples.parquet")
+    texts = pl.read_parquet(folder / "examples.parquet", glob=False)
     ids = texts["comparison_id"].to_list()
     votes = ("votes_a", "votes_b", "votes_tie", "agreement", "confidence", "neither")
     facts = ("source", "preferred", "reasons", "duplicate_swapped", *votes)
     decided = (
-        pl.scan_parquet(folder / "ledger.parquet")
+        pl.scan_parquet(folder / "ledger.parquet", glob=False)
         .filter(pl.col("comparison_id").is_in(ids))
         .select("comparison_id", *facts)
         .collect()

@@ -18,6 +18,7 @@ from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
 from dpo_data.formats.files import COMPRESSIONS, SUFFIXES, check_name
 from dpo_data.schema import DataError
+from dpo_data.store.durable import replacing
 
 # In an address the user part, with a colon up to the last @ (a password may have / in it), and a query of name=value.
 _USER = re.compile(r"(?<=://)(?:[^\s/@:]*:\S*|[^\s/@]+)@")
@@ -107,7 +108,9 @@ def _remote(where: str, cache: Path | None, format: str | None) -> list[Path]:
             "credentials, and that the fsspec driver of this protocol is installed (huggingface_hub for hf://, s3fs "
             f"for s3://).{advice}"
         ) from problem
-    return sorted(folder.rglob("*")) if len(names) == 1 else _recognised(folder, format)
+    if len(names) > 1:
+        return _recognised(folder, format)
+    return sorted(path for path in folder.rglob("*") if path.is_file() and is_data(path))
 
 
 def _without_query(name: str) -> str:
@@ -135,7 +138,6 @@ def _fetched(system: Any, names: list[str], cache: Path) -> Path:
         target = folder / path.relative_to(root)
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.part")
-            system.get_file(name, str(partial))
-            partial.replace(target)
+            with replacing(target) as partial:
+                system.get_file(name, str(partial))
     return folder

@@ -108,7 +108,7 @@ def _votes(opened: Batches, published: Version, found: str) -> list[dict[str, An
     """Every vote as it was read, with what is known of its annotator; `counts` tells whether it entered the tally."""
     votes = opened.votes().filter(pl.col("comparison_id") == found).collect()
     known = ["source", "annotator", "skill", "accuracy", "accuracy_low", "accuracy_high", "judged", "flag"]
-    people = pl.read_parquet(published.path / "annotators.parquet").select(*known, cast="votes")
+    people = pl.read_parquet(published.path / "annotators.parquet", glob=False).select(*known, cast="votes")
     counted = collapse(votes).select("source", "annotator", "choice").unique().with_columns(counts=pl.lit(True))
     joined = votes.join(people, on=["source", "annotator"], how="left", nulls_equal=True).join(
         counted, on=["source", "annotator", "choice"], how="left", nulls_equal=True
@@ -191,7 +191,7 @@ def _history(store: Path, found: str) -> list[dict[str, Any]]:
     """What every published version decided about it, oldest first as far as versions name the one before them."""
     table = []
     for folder in _in_order(versions.list_versions(store)):
-        own = pl.scan_parquet(folder / "ledger.parquet").filter(pl.col("comparison_id") == found)
+        own = pl.scan_parquet(folder / "ledger.parquet", glob=False).filter(pl.col("comparison_id") == found)
         facts = own.select("preferred", "split", "reasons", "votes", "confidence", kept=KEPT).collect()
         table.append({"version": folder.name, **(facts.row(0, named=True) if facts.height else {"kept": None})})
     return table
@@ -218,7 +218,7 @@ def _margins(store: Path, found: str) -> list[dict[str, Any]]:
     """The pair's margins in every run that logged it."""
     table: list[dict[str, Any]] = []
     for log in sorted(store.glob("runs/*/pair_log.parquet")):
-        rows = pl.scan_parquet(log).filter(pl.col("pair_id") == found)
+        rows = pl.scan_parquet(log, glob=False).filter(pl.col("pair_id") == found)
         columns = [name for name in ("step", "split", "margin") if name in rows.collect_schema().names()]
         table += [{"run": log.parent.name, **row} for row in rows.select(columns).sort("step").collect().to_dicts()]
     return table

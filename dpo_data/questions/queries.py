@@ -5,6 +5,7 @@ is left out of votes and comparisons, as everywhere. `ledger` has one column mor
 only: they open no file outside the store, write none, and load no extension.
 """
 
+import glob
 import re
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def _parses(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
 
 def _lock(connection: duckdb.DuckDBPyConnection, store: Path) -> None:
     """Leave the connection the files of the store and nothing else; no later statement can undo it."""
-    folders = ", ".join(f"'{_quoted(folder)}'" for folder in {store.absolute(), store.resolve()})
+    folders = ", ".join(f"'{_quoted(str(folder))}'" for folder in {store.absolute(), store.resolve()})
     connection.execute(f"SET allowed_directories = [{folders}]")
     for setting in ("autoload_known_extensions", "allow_community_extensions", "enable_external_access"):
         connection.execute(f"SET {setting} = false")
@@ -175,9 +176,9 @@ def _named(column: str) -> str:
 
 
 def _files(paths: list[Path], filename: bool = False) -> str:
-    quoted = ", ".join(f"'{_quoted(path)}'" for path in paths)
+    quoted = ", ".join(f"'{_quoted(glob.escape(str(path)))}'" for path in paths)
     return f"read_parquet([{quoted}]{', filename = true' if filename else ''})"
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def _quoted(path: str) -> str:
+    return path.replace("'", "''")

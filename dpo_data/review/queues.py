@@ -158,7 +158,7 @@ def _run(version: Version, name: str, _: Collection[str]) -> Queue:
         raise DataError(
             f"{name[:80]!r} names {len(found)} runs. Runs with a log of pairs: {', '.join(logs) or 'none'}."
         )
-    rows = pl.scan_parquet(logs[found[0]]).select("pair_id", "step", "margin")
+    rows = pl.scan_parquet(logs[found[0]], glob=False).select("pair_id", "step", "margin")
     last = (
         rows.filter(pl.col("step") == pl.col("step").max().over("pair_id"))
         .group_by("pair_id")

@@ -6,12 +6,21 @@ knows what a version is.
 
 import json
 import os
-from collections.abc import Mapping
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from dpo_data.schema import DataError
+
+PARTIAL = ".partial"
+_ADVICE = (
+    "Restore it from a copy, or remove the folder it is in: `dpo refresh` makes a batch or a version again from the "
+    "sources, `dpo train` a run."
+)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -23,23 +32,46 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or `DataError` that names it."""
+def read_json(path: Path, advice: str = _ADVICE) -> dict[str, Any]:
+    """A JSON object from a file, or `DataError` that names it and gives the advice."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}). Restore it, or remove it and refresh.") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds {type(found).__name__}, expected an object. Restore it, or refresh.")
-    return found
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}). {advice}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: found {json.dumps(value)[:40]}, expected a JSON object. {advice}")
+    return value
 
 
 def replace_json(path: Path, value: Mapping[str, Any]) -> None:
     """Put a JSON file in place of another by one rename: a reader sees the old one or the new one."""
-    beside = path.with_name(f".{path.name}")
-    write_json(beside, value)
-    beside.replace(path)
+    with replacing(path) as partial:
+        write_json(partial, value)
     sync_folder(path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` that takes its name when the block ends, and is removed when the block raises.
+
+    The name is of this process and this call alone: with a fixed one, a process that fails would write its last bytes
+    into the file that another process has published meanwhile.
+    """
+    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a folder with all in it, or a link (never what it points at); fine when it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

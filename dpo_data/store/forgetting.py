@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from dpo_data.schema import DataError
+from dpo_data.store import lock
 from dpo_data.store.durable import read_json
 
 NAME = "forgotten.jsonl"
@@ -134,7 +135,8 @@ def forget(store: Path, *, undo: bool = False, **selector: str | None) -> Change
     if changed:
         if not undo and not _known(before, kind, name):
             raise DataError(f"No vote of {store} has {kind} {name!r}, so nothing was forgotten. Check the spelling.")
-        _append(store / NAME, {"undo": {kind: name}} if undo else {kind: name})
+        with lock.hold(store):  # not between another process's decision and its version id
+            _append(store / NAME, {"undo": {kind: name}} if undo else {kind: name})
     holding = _holding(store, kind, name)
     held = tuple(path.name for path in versions.list_versions(store) if holding(path))
     return Change(kind, name, counted, _count(batches.open_batches(store)), held, changed)
@@ -192,7 +194,7 @@ def _holding(store: Path, kind: str, name: str) -> Callable[[Path], bool]:
         table, column = ("ledger", "comparison_id") if kind == "comparison" else ("annotators", "annotator")
 
         def by_rows(version: Path) -> bool:
-            rows = pl.scan_parquet(version / f"{table}.parquet").filter(pl.col(column) == name)
+            rows = pl.scan_parquet(version / f"{table}.parquet", glob=False).filter(pl.col(column) == name)
             return not rows.head(1).collect().is_empty()
 
         return by_rows

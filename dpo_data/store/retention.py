@@ -7,7 +7,6 @@ that of its manifest's file, and a copied store needs `cp -a`.
 """
 
 import fcntl
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,8 @@ from pathlib import Path
 
 from dpo_data import versions
 from dpo_data.schema import DataError
-from dpo_data.store.durable import read_json
+from dpo_data.store import lock
+from dpo_data.store.durable import discard, read_json
 
 CLAIM = "claim.json"  # of a run folder; written and locked by dpo_train/claim.py
 _TRAINERS = ("shards", "tokens", "reference")
@@ -103,13 +103,11 @@ def plan(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Prun
 
 def prune(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Pruning:
     """Remove what `plan` finds, and say what it was; a reader sees a version whole or not at all."""
-    found = plan(store, keep, named)
-    versions.remove(store, found.versions)
-    for cache in found.caches:
-        if cache.is_dir():
-            shutil.rmtree(cache)
-        else:
-            cache.unlink(missing_ok=True)
+    with lock.hold(store):  # or a refresh that measures would lose its caches
+        found = plan(store, keep, named)
+        versions.remove(store, found.versions)
+        for cache in found.caches:
+            discard(cache)
     return found
 
 

@@ -76,10 +76,10 @@ def _strings(path: Path) -> Iterator[tuple[int, str]]:
 def _records(path: Path) -> Iterator[Any]:
     try:
         if path.suffix in (".csv", ".tsv"):
-            table = pl.read_csv(path, separator="\t" if path.suffix == ".tsv" else ",", infer_schema=False)
+            table = pl.read_csv(path, separator="\t" if path.suffix == ".tsv" else ",", infer_schema=False, glob=False)
             yield from table.iter_rows(named=True)
         elif path.suffix == ".parquet":
-            yield from pl.read_parquet(path).iter_rows(named=True)
+            yield from pl.read_parquet(path, glob=False).iter_rows(named=True)
         elif path.suffix == ".json":
             read = json.loads(path.read_text(encoding="utf-8"))
             yield from read if isinstance(read, list) else [read]

@@ -5,8 +5,6 @@ table of any size is put together in the memory of one block, and workers talk t
 same for any executor and any number of workers, since a block knows nothing of the others.
 """
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dpo_data.executor import Executor, Inline
 from dpo_data.schema import DataError, check
+from dpo_data.store.durable import discard, replacing
 from dpo_data.texts import stamps
 
 ROWS = 4096  # a block: about 10 MB of text
@@ -44,7 +43,7 @@ def write(
     A file with other columns or by another `method` is measured anew. `measure` is a picklable function of a block of
     COMPARISONS that returns `schema`, same rows, same order.
     """
-    if stamps.made_by(target, method) and pl.read_parquet_schema(target) == dict(schema):
+    if stamps.made_by(target, method) and pl.scan_parquet(target, glob=False).collect_schema() == schema:
         return 0
     source = target.with_name(SOURCE)
     if not source.exists():
@@ -57,23 +56,23 @@ def write(
         for start in range(0, count, rows)
     )
     made = (executor or Inline()).map(partial(_make, measure, schema), blocks)
-    partial_file = target.with_suffix(".partial")
     plain = schema.to_frame().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
     stamped = plain.with_metadata(stamps.metadata(method))
-    with pq.ParquetWriter(partial_file, stamped, compression="zstd", write_statistics=False) as writer:
+    with (
+        replacing(target) as partial_file,
+        pq.ParquetWriter(partial_file, stamped, compression="zstd", write_statistics=False) as writer,
+    ):
         for part in made:
             writer.write_table(pa.Table.from_batches(pq.read_table(part).to_batches()).cast(stamped))
-    partial_file.replace(target)
-    shutil.rmtree(parts)
+    discard(parts)
     return count
 
 
 def _make(measure: Measure, schema: pl.Schema, block: Block) -> Path:
     """Runs anywhere: it needs the block alone. A part that is there already is whole, and stays."""
     if not block.part.exists():
-        rows = pl.scan_parquet(block.source).slice(block.start, block.rows).collect()
+        rows = pl.scan_parquet(block.source, glob=False).slice(block.start, block.rows).collect()
         measured = check(measure(rows), schema, str(block.part))
-        partial_file = block.part.with_suffix(f".{os.getpid()}")  # Ray may try a job twice at once
-        measured.write_parquet(partial_file, compression="lz4", statistics=False)
-        partial_file.replace(block.part)
+        with replacing(block.part) as partial_file:  # Ray may try a job twice at once
+            measured.write_parquet(partial_file, compression="lz4", statistics=False)
     return block.part

@@ -61,7 +61,7 @@ def recall(path: Path, embedded: Embedded, cosine: float) -> tuple[pl.DataFrame,
     wanted = embedded.hashes.to_frame("hash")
     known = pl.DataFrame(schema={"left": pl.String, "right": pl.String})
     if stamps.made_by(path, method):  # texts that are gone are left out: should they come back, they are new
-        known = pl.read_parquet(path).join(wanted, left_on="left", right_on="hash", how="semi")
+        known = pl.read_parquet(path, glob=False).join(wanted, left_on="left", right_on="hash", how="semi")
         known = known.join(wanted, left_on="right", right_on="hash", how="semi")
     seen = known.filter(pl.col("left") == pl.col("right")).select(hash="left")
     new = wanted.join(seen, on="hash", how="anti")["hash"]

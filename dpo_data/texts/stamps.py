@@ -7,7 +7,10 @@ Without it a change of code that keeps the columns would leave every table of th
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
+
+from dpo_data.store.durable import replacing
 
 _KEY = b"dpo_data.method"
 
@@ -20,13 +23,15 @@ def metadata(method: str) -> dict[bytes, bytes]:
 def write(frame: pl.DataFrame, path: Path, method: str) -> None:
     """Write a table with the method that made it; whole under its name, or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    frame.write_parquet(partial, metadata={_KEY.decode(): method})
-    partial.replace(path)
+    with replacing(path) as partial:
+        frame.write_parquet(partial, metadata={_KEY.decode(): method})
 
 
 def made_by(path: Path, method: str) -> bool:
-    """Whether `path` is there and this method made it; a table without a stamp is another method's."""
-    if not path.exists():
+    """Whether `path` is there and this method made it; a table without a stamp, or without an end, is another's."""
+    if not path.is_file():
         return False
-    return (pq.read_metadata(path).metadata or {}).get(_KEY) == method.encode()
+    try:
+        return (pq.read_metadata(path).metadata or {}).get(_KEY) == method.encode()
+    except (pa.ArrowException, OSError):  # cut short or damaged: it is made again, as if it were not there
+        return False
