@@ -117,7 +117,7 @@ def signed(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             if self.command == "GET":
                 self.wfile.write(content)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass

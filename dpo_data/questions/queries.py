@@ -83,7 +83,7 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     if not _reads(connection, sql):
         raise DataError(
             f"Found a statement of type {statements[0].type.name}, expected one that only reads: SELECT, FROM, WITH, "
-            "DESCRIBE, SHOW, SUMMARIZE, PIVOT or EXPLAIN. To write a file, use `dpo export FILE`, or --json and a redirection."
+            "DESCRIBE, SHOW, SUMMARIZE, PIVOT or EXPLAIN. To write a file, use `dpo export FILE`."
         )
 
 
