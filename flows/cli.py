@@ -249,9 +249,7 @@ def _flow(name: str, work: Any, store: Path, no_prefect: bool, *args: Any) -> An
     try:
         return work(*args, store, step=plain) if no_prefect else as_flow(name, work, store, *args)
     except KeyboardInterrupt as stopped:  # here, since typer would end the command without a word
-        said = (
-            output.inert(str(stopped)) or "Stopped; what was finished is kept, and the same command goes on from there."
-        )
+        said = str(stopped) or "Stopped; what was finished is kept, and the same command goes on from there."
         aside.print(said, markup=False)
         raise typer.Exit(getattr(stopped, "exit_code", 130)) from None
 
