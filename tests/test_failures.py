@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: one sentence, at once, the same with and without Prefect, and nothing kept of it."""
+"""What a user's mistake looks like: one sentence, at once, with and without Prefect, and nothing kept of it."""
 
 import errno
 import os
@@ -52,7 +52,7 @@ def test_a_recipe_that_cannot_be_used_is_one_sentence_with_its_name(tmp_path: Pa
     with pytest.raises(DataError) as raised:
         load(path)
     assert str(path) in str(raised.value) and says in str(raised.value) and len(str(raised.value)) < 1_000
-    with pytest.raises(DataError, match="--set training.x"):
+    with pytest.raises(DataError, match=r"--set training\.x"):
         load(SAMPLE / "recipe.yaml", ["training.x=" + "[" * 5_000])
 
 
