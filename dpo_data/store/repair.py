@@ -84,7 +84,7 @@ def drop_damaged(store: Path) -> list[Path]:
     damaged = [path for path in _tables(store) if _columns(path) is None]
     for folder in store.glob("cache/embeddings/*"):
         kinds = {path: _columns(path) for path in folder.glob("*.parquet")}
-        usual = Counter(map(str, kinds.values())).most_common(1)
+        usual = Counter(str(kind) for kind in kinds.values() if kind is not None).most_common(1)
         damaged += [path for path, kind in kinds.items() if kind is None or str(kind) != usual[0][0]]
     damaged += [folder for folder in store.glob("cache/static/*") if not _opens(folder)]
     damaged += store.glob(_PARTS)
