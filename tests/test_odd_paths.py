@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from refresh_trials import ROOT, SAMPLE
+from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.environment import prepare
 from flows.output import failure
 
 ODD = ["br[1]ack", "st*r", "wh?t", "open[", "quote's", "per%20cent #1"]
@@ -23,8 +25,8 @@ ODD = ["br[1]ack", "st*r", "wh?t", "open[", "quote's", "per%20cent #1"]
 def test_refresh_audit_and_sql_work_under_a_path_with_marks_of_patterns(tmp_path: Path, name: str) -> None:
     for other in ("br1ack", "star", "what", name):  # those that the name would match, were it a pattern
         (tmp_path / other / "raw").mkdir(parents=True)
-        text = (SAMPLE / "chats.jsonl").read_bytes() if other == name else b'{"not": "read"}\n'
-        (tmp_path / other / "raw" / "chats.jsonl").write_bytes(text)
+        content = (SAMPLE / "chats.jsonl").read_bytes() if other == name else b'{"not": "read"}\n'
+        (tmp_path / other / "raw" / "chats.jsonl").write_bytes(content)
     project, store = tmp_path / name, tmp_path / name / "store"
     (tmp_path / "bench[1]").mkdir()
     (tmp_path / "bench[1]" / "items.csv").write_text("question\nWhat is asked in this one item of a benchmark?\n")
@@ -58,20 +60,35 @@ def test_refresh_audit_and_sql_work_under_a_path_with_marks_of_patterns(tmp_path
     answer("versions")
 
 
-def test_a_limit_on_the_size_of_files_is_explained_and_the_rerun_is_whole(tmp_path: Path) -> None:
+def test_the_database_of_prefect_stays_in_a_store_with_a_question_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
+    prepare(tmp_path / "wh?t")
+    address = os.environ["PREFECT_API_DATABASE_CONNECTION_URL"].replace("+aiosqlite", "")
+    engine = create_engine(address)
+    with engine.connect() as connection:
+        connection.execute(text("create table t (x)"))
+    engine.dispose()
+    assert (tmp_path / "wh?t" / "prefect" / "prefect.db").stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["wh?t"]
+
+
+@pytest.mark.parametrize("more", [["--no-prefect"], []])
+def test_a_limit_on_the_size_of_files_is_explained_and_the_rerun_is_whole(tmp_path: Path, more: list[str]) -> None:
     recipe = {
         "sources": [{"name": "chats", "path": str(SAMPLE / "chats.jsonl")}],
         "curation": {"tokenizer": None, "embedding_model": None},
         "executor": {"kind": "inline"},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "flows.cli", "refresh", "--recipe", str(tmp_path / "recipe.yaml"), "--no-prefect"]
+    command = [sys.executable, "-m", "flows.cli", "refresh", "--recipe", str(tmp_path / "recipe.yaml")]
     command += ["--store", str(tmp_path / "store")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "DPO_DEBUG": ""}
 
-    def refresh(limit: int) -> subprocess.CompletedProcess[str]:
+    def refresh(limit: int, *more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command,
+            [*command, *more],
             capture_output=True,
             text=True,
             env=environment,
@@ -79,11 +96,11 @@ def test_a_limit_on_the_size_of_files_is_explained_and_the_rerun_is_whole(tmp_pa
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         )
 
-    refused = refresh(4096)
+    refused = refresh(4096, *more)
     assert refused.returncode == 1
     assert "a file would be larger than this process may write" in refused.stderr and "ulimit -f" in refused.stderr
     assert "Traceback" not in refused.stderr and "fault of the program" not in refused.stderr
-    done = refresh(resource.RLIM_INFINITY)
+    done = refresh(resource.RLIM_INFINITY, "--no-prefect")
     assert done.returncode == 0, done.stderr
 
 
@@ -102,11 +119,11 @@ def test_a_limit_on_the_size_of_files_is_explained_and_the_rerun_is_whole(tmp_pa
 )
 def test_what_the_system_refuses_is_a_sentence_with_the_place_and_advice(number: int, first: str, advice: str) -> None:
     """Raised by Python, by polars and by pyarrow, which give the number in words only."""
-    text = os.strerror(number)
+    words = os.strerror(number)
     for error in (
-        OSError(number, text, "/store/x"),
-        RuntimeError(f"{text} (os error {number}): /store/x"),
-        RuntimeError(f"Failed to open /store/x. Detail: [errno {number}] {text}"),
+        OSError(number, words, "/store/x"),
+        RuntimeError(f"{words} (os error {number}): /store/x"),
+        RuntimeError(f"Failed to open /store/x. Detail: [errno {number}] {words}"),
     ):
         lines = failure(error)
         assert len(lines) == 2 and first in lines[0] and "/store/x" in lines[0] and advice in lines[1], lines
