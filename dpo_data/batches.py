@@ -2,35 +2,36 @@
 
 `append` reads raw files, brings every record to votes, thumbs or rejects, proves by count that none
 was lost, and writes one folder: comparisons, votes, thumbs, rejects, and the manifest last, under its
-final name only when it is whole. The surprise: a file that was ingested from this source before is a
-no-op, told by the content of the file and not by its name or date.
+final name only when it is whole. A file that was ingested from this source before and read the same way is
+a no-op, detected by the content of the file and not by its name or date; read another way, or corrected under its
+name, it supersedes its earlier reading (store/readings.py).
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from hashlib import blake2b, file_digest
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from dpo_data.appending.accounting import check_fates, stamps, unchanged
 from dpo_data.appending.incoming import incoming, locked, sweep
 from dpo_data.appending.inspection import Inspection, inspect
 from dpo_data.appending.joining import TABLES, Joined, join, merge_attributes
 from dpo_data.appending.parts import REJECTED, THUMBED, VOTED, Job, Written, convert
 from dpo_data.formats.detect import reader
-from dpo_data.formats.files import Piece, count, pieces
+from dpo_data.formats.files import Piece, Stamp, count, fixed, pieces
 from dpo_data.formats.records import Reader
 from dpo_data.schema import COMPARISONS, DataError, empty
-from dpo_data.store import forgetting, lock
+from dpo_data.store import forgetting, lock, readings
 from dpo_data.store.durable import read_json, sync, sync_folder, write_json
 
 __all__ = ["BatchSummary", "Batches", "Inspection", "append", "inspect", "open_batches"]
 
-MANIFEST = "manifest.json"
+MANIFEST = readings.MANIFEST
 Mapper = Callable[[Callable[[Job], list[Written]], Iterable[Job]], Iterable[list[Written]]]
 
 
@@ -41,6 +42,8 @@ class BatchSummary:
     `records` is counted in the files, apart from the reading. `batch` is null when every file had been ingested
     before. `faults` counts the rejects beyond one a rejected record: unreadable parts of records that voted.
     `bytes` are those of the files that were read, as they lie there; a file known before is only hashed.
+    `supersedes` are earlier readings that no longer count, `beside` those of the same name that still do, `elsewhere`
+    batches of other sources with the same content.
     """
 
     batch: str | None
@@ -55,10 +58,13 @@ class BatchSummary:
     votes: int = 0
     faults: int = 0
     bytes: int = 0
+    supersedes: tuple[readings.Replaced, ...] = ()
+    beside: tuple[readings.Beside, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.records != self.voted + self.thumbs + self.rejected:
-            raise AssertionError(
+            raise DataError(
                 f"{self.source}: {self.records} records counted, but {self.voted} voted + {self.thumbs} thumbs + "
                 f"{self.rejected} rejected came out of the reader. Nothing was written; this is a fault of the reader."
             )
@@ -66,17 +72,31 @@ class BatchSummary:
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """All batches of a store, opened together."""
+    """All batches of a store that count, opened together.
+
+    `ids` are without the batches that are forgotten or wholly superseded; `superseded` are files of the others.
+    """
 
     store: Path
     ids: list[str]
+    superseded: readings.Superseded = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """Hex hash of what the batches hold and the store forgot, the same whatever order they were appended in."""
-        contents = sorted(_manifest(self.store, batch)["digest"] for batch in self.ids)
+        contents = sorted(manifest["digest"] for manifest in self.manifests())
+        contents += sorted(f"{batch} {file}" for batch in self.ids for file in self.superseded.get(batch, ()))
         contents.append(forgetting.read(self.store).digest)
         return blake2b("".join(contents).encode(), digest_size=16).hexdigest()
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """What each batch was made of, without superseded files, so that it is as in a store that never read them."""
+        found = []
+        for batch in self.ids:
+            manifest = read_json(self.store / "batches" / batch / MANIFEST)
+            files = [file for file in manifest["files"] if file["name"] not in self.superseded.get(batch, ())]
+            found.append({**{name: manifest[name] for name in manifest if name != "supersedes"}, "files": files})
+        return found
 
     def comparisons(self) -> pl.LazyFrame:
         """One row per comparison, schema COMPARISONS: the first batch's row, attributes merged over all batches."""
@@ -108,8 +128,8 @@ class Batches:
         return self._scan("rejects")
 
     def _open(self, batch: str, table: str) -> pl.LazyFrame:
-        """One table of one batch, without what the store was told to forget."""
-        frame = pl.scan_parquet(self.store / "batches" / batch / f"{table}.parquet", glob=False)
+        """One table of one batch, without what the store forgot and what is superseded."""
+        frame = readings.open_table(self.store, batch, table, self.superseded.get(batch))
         return forgetting.read(self.store).leave_out(frame)
 
     def _scan(self, table: str) -> pl.LazyFrame:
@@ -129,10 +149,15 @@ def _first_seen(frame: pl.LazyFrame, index: int, repeated: pl.DataFrame, merged:
 
 
 def open_batches(store: Path) -> Batches:
-    """The complete batches of the store, in the order in which they were appended."""
-    folder = store / "batches"
-    names = [path.parent.name for path in folder.glob(f"[0-9]*/{MANIFEST}")] if folder.is_dir() else []
-    return Batches(store, sorted(names, key=lambda name: (int(name.split("-")[0]), name)))
+    """The complete batches of the store that count, in the order in which they were appended."""
+    known, forgotten = readings.manifests(store), forgetting.read(store)
+    gone = readings.superseded(known, forgotten)
+    ids = [
+        batch
+        for batch, manifest in known.items()
+        if not readings.is_forgotten(batch, manifest, forgotten) and not readings.whole(batch, manifest, gone)
+    ]
+    return Batches(store, ids, {batch: gone[batch] for batch in ids if batch in gone})
 
 
 def append(
@@ -158,49 +183,77 @@ def append(
         raise DataError(f"Source {source!r}: no files found. Give a file, a folder or a glob with raw comparisons.")
     sweep(store / "batches")
     readers = {path: reader(path, format, columns) for path in sorted(set(files))}
-    keys = {path: _key(path, name, read.companions(path), columns) for path, (name, read) in readers.items()}
-    known = _ingested(store, source)
-    new = sorted({key: path for path, key in reversed(keys.items()) if key not in known}.values())
+    beside = {path: read.companions(path) for path, (_, read) in readers.items()}
+    before = stamps([*readers, *(file for files in beside.values() for file in files)])
+    keys = {path: readings.key([path, *beside[path]], before, name, columns) for path, (name, _) in readers.items()}
+    known = readings.manifests(store)
+    earlier = readings.history(known, source, forgetting.read(store))
+    unread = {
+        key: path
+        for path, (key, _) in reversed(keys.items())
+        if not any(reading.is_of(key, annotator_kind) for reading in earlier)
+    }
+    new = sorted(unread.values())
     if not new:
         return BatchSummary(None, source, 0, len(files))
     folder = store / "batches"
     folder.mkdir(parents=True, exist_ok=True)
     with incoming(folder) as unnamed:
+        names = _names([*keys])
         options = (source, format, columns, annotator_kind)
-        joined = join(unnamed, _counted(mapper(convert, _jobs(unnamed, new, readers, options)), progress))
-        counts = _counts(joined, new)
+        spans = {path: fixed(path, before[path].size) for path in new if readers[path][1].parse is not None}
+        read_files = {file: before[file] for path in new for file in (path, *beside[path])}
+        with unchanged(read_files, growing=[path for path, piece in spans.items() if piece is not None]):
+            jobs = _jobs(unnamed, new, names, readers, options, spans)
+            joined = join(unnamed, _counted(mapper(convert, jobs), progress))
+            counts = _counts(joined, new, spans, before)
         summary = BatchSummary(None, source, len(new), len(files) - len(new), **counts)
-        names = _names(new)
-        about = [{"name": names[path], "format": readers[path][0], "key": keys[path]} for path in new]
-        manifest = {"source": source, "digest": joined.digest, "files": about, "counts": counts}
+        contents = {path: (names[path], keys[path][1]) for path in new}
+        present = {part for pair in keys.values() for part in pair}
+        outcome = readings.replace_earlier(store, unnamed, contents, present, earlier)
+        manifest = {
+            "source": source,
+            "digest": joined.digest,
+            "files": [
+                {"name": names[path], "format": readers[path][0], "key": keys[path][0], "content": keys[path][1]}
+                for path in new
+            ],
+            "counts": counts,
+            "reading": {"columns": json.loads(json.dumps(columns, default=str)), "annotator_kind": annotator_kind},
+            "supersedes": outcome.entries,
+        }
         for table in TABLES:
             sync(unnamed / f"{table}.parquet")
         write_json(unnamed / MANIFEST, manifest)
         sync_folder(unnamed)
         with lock.hold(store), locked(folder):  # no batch appears while another process measures or publishes
-            if not _ingested(store, source).isdisjoint(keys[path] for path in new):
-                batch = None  # somebody appended one of these files meanwhile: start again with what is left
+            later = readings.manifests(store).items()
+            if any(name not in known and about["source"] == source for name, about in later):
+                batch = None  # this source was appended to meanwhile: start again with what is left
             else:
                 batch = f"{_next_number(folder):04d}-{_slug(source)}-{joined.digest[:12]}"
                 unnamed.replace(folder / batch)
                 sync_folder(folder)
     if batch is None:
         return append(store, files, source, format, annotator_kind, columns=columns, mapper=mapper, progress=progress)
-    return replace(summary, batch=batch)
+    others = tuple(readings.elsewhere(known, source, [content for _, content in contents.values()]))
+    return replace(summary, batch=batch, supersedes=outcome.replaced, beside=outcome.beside, elsewhere=others)
 
 
 def _jobs(
     folder: Path,
     files: Sequence[Path],
+    names: Mapping[Path, str],
     readers: Mapping[Path, tuple[str, Reader]],
     options: tuple[str, str | None, Mapping[str, Any] | None, str | None],
+    spans: Mapping[Path, Piece | None],
 ) -> Iterator[Job]:
     """One job a file, or a piece of it where its records stand by themselves and it is large."""
-    names = _names(files)
     number, folder = 0, folder.absolute()  # absolute: a worker may have another working directory
     for index, path in enumerate(files):
-        cut: list[Piece | None] = [*pieces(path.absolute())] if readers[path][1].parse is not None else []
-        for piece in cut or [None]:
+        whole = spans.get(path)
+        cut: list[Piece | None] = [*pieces(path.absolute(), total=whole.stop)] if whole else []
+        for piece in cut or [whole and replace(whole, path=path.absolute())]:
             source, format, columns, kind = options
             name = None if columns is not None else format or readers[path][0]
             yield Job(number, folder, path.absolute(), piece, index, names[path], source, name, columns, kind)
@@ -217,36 +270,23 @@ def _counted(results: Iterable[list[Written]], progress: Callable[[int], None] |
                 progress(done)
 
 
-def _counts(joined: Joined, files: Sequence[Path]) -> dict[str, int]:
+def _counts(
+    joined: Joined, files: Sequence[Path], spans: Mapping[Path, Piece | None], before: Mapping[Path, Stamp]
+) -> dict[str, Any]:
+    records = [count(spans.get(path) or path) for path in files]
+    for index, path in enumerate(files):
+        check_fates(path, records[index], joined.of(index))
     rejected = joined.became(REJECTED)
     return {
-        "records": sum(count(path) for path in files),
+        "records": sum(records),
         "voted": joined.became(VOTED),
         "thumbs": joined.became(THUMBED),
         "rejected": rejected,
         "comparisons": joined.rows["comparisons"],
         "votes": joined.rows["votes"],
         "faults": joined.rows["rejects"] - rejected,
-        "bytes": sum(path.stat().st_size for path in files),
+        "bytes": sum(before[path].size for path in files),
     }
-
-
-def _ingested(store: Path, source: str) -> set[str]:
-    manifests = (_manifest(store, batch) for batch in open_batches(store).ids)
-    return {file["key"] for manifest in manifests if manifest["source"] == source for file in manifest["files"]}
-
-
-def _manifest(store: Path, batch: str) -> dict[str, Any]:
-    return read_json(store / "batches" / batch / MANIFEST)
-
-
-def _key(path: Path, format: str, companions: Sequence[Path], columns: Mapping[str, Any] | None) -> str:
-    """What a file says to us: its content, that of the files read with it, and how it is read."""
-    digest = blake2b(json.dumps([format, columns], sort_keys=True, default=str).encode(), digest_size=16)
-    for file in (path, *companions):
-        with file.open("rb") as stream:
-            digest.update(file_digest(stream, partial(blake2b, digest_size=16)).digest())
-    return digest.hexdigest()
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:

@@ -112,7 +112,9 @@ def measure(store: Path, config: CurationConfig, executor: Executor | None = Non
     measure_texts(store, config, executor)
     batches = open_batches(store)
     texts = batches.comparisons()
-    measured = _known(store, config).join(texts.select("comparison_id").collect(), on="comparison_id", how="semi")
+    known = _known(store, config)
+    measured = known.join(texts.select("comparison_id").collect(), on="comparison_id", how="semi")
+    measured = prompts.sign(known, measured)
     ledger = measured.drop("signature", "prompt_signature")
     if config.tokenizer is not None:
         ledger = lengths.measure(ledger)
@@ -131,7 +133,10 @@ def measure(store: Path, config: CurationConfig, executor: Executor | None = Non
 def _folders(store: Path) -> list[Path]:
     names = open_batches(store).ids
     if not names:
-        raise DataError(f"{store} holds no batches: ingest a source first (`dpo refresh`).")
+        raise DataError(
+            f"{store} holds no batches that count: ingest a source first (`dpo refresh`). `dpo sources` lists those "
+            "that were forgotten."
+        )
     return [store / "batches" / name for name in names]
 
 

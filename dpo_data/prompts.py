@@ -28,6 +28,21 @@ class PromptLimits(Settings):
     max_per_group: int | None = Field(default=None, ge=1)
 
 
+def sign(known: pl.DataFrame, measured: pl.DataFrame) -> pl.DataFrame:
+    """`measured` with the signature of every prompt whose signed row was left out, forgotten or superseded."""
+    if measured.height == known.height:
+        return measured
+    signed = known.filter(pl.col("prompt_signature").is_not_null()).select("comparison_id", "prompt_hash")
+    left_out = signed.join(measured.select("comparison_id"), on="comparison_id", how="anti")
+    found = known.select("comparison_id", found="prompt_signature").join(left_out, on="comparison_id")
+    found = found.select("prompt_hash", "found").unique("prompt_hash", keep="any")  # equal texts, equal signatures
+    return (
+        measured.join(found, on="prompt_hash", how="left", maintain_order="left")
+        .with_columns(prompt_signature=pl.coalesce("prompt_signature", "found"))
+        .drop("found")
+    )
+
+
 def proposals(signed: pl.DataFrame, executor: Executor | None = None) -> pl.DataFrame:
     """Pairs of prompt hashes (`left` < `right`) whose signatures meet in a band. `signed`: prompt_hash, signature."""
     known = signed.drop_nulls("signature").unique("prompt_hash", keep="any").sort("prompt_hash")

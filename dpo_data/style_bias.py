@@ -98,8 +98,11 @@ def logistic(
 
     Iteratively reweighted least squares; the errors are the sandwich H^-1 (sum_g s_g s_g') H^-1 x G / (G - 1) with s_g
     the score of cluster g (Liang and Zeger, Biometrika 73, 1986). NaN errors where there are fewer than two clusters.
+    Without a covariate (no difference varies, as where all responses are single letters) both are empty.
     """
     size = design.shape[1]
+    if not size:
+        return np.zeros(0), np.zeros(0)
     beta = np.zeros(size)
     bread: Floats = np.eye(size)
     for _ in range(50):

@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from dpo_data import __version__, batches, contamination, schema
 from dpo_data.agreement import collapse
 from dpo_data.curate import CurationConfig
-from dpo_data.questions import changes, limits
+from dpo_data.questions import changes, limits, shortfall
 from dpo_data.questions.stats import example_ids, stats
 from dpo_data.schema import DataError
 from dpo_data.store import card, durable, fingerprint, gates, lock, shards, unpaired
-from dpo_data.store.shards import KEPT, ShardSettings
+from dpo_data.store.shards import ShardSettings
 from dpo_data.votes.annotators import annotators
 
 _LEFTOVER = ".publishing-"
@@ -65,7 +65,13 @@ class Version:
         return pl.scan_parquet(self.path / "ledger.parquet", glob=False)
 
     def pairs(self, split: str | None = None) -> pl.LazyFrame:
-        """The published pairs, all or of one split, in the columns of `schema.PAIRS` and the slices."""
+        """The published pairs, all or of one split, in the columns of `schema.PAIRS` and the slices.
+
+        No rows where the version holds unpaired responses only.
+        """
+        without = not any(entry["path"].startswith("pairs/") for entry in self.manifest["files"])
+        if without and split in (None, *shards.SPLITS):
+            return shards.no_pairs(tuple(self.manifest["config"]["slices"])).lazy()
         files = sorted((self.path / "pairs").glob(f"{split or '*'}-*.parquet"))
         if not files:
             raise DataError(f"Version {self.id} has no pairs of split {split!r}. Splits: {', '.join(shards.SPLITS)}.")
@@ -123,13 +129,17 @@ def _publish(
     created = not (folder / version / "manifest.json").exists()
     if created:
         before = current(store)
-        kept = before.ledger().filter(KEPT).select(pl.len()).collect().item() if before else None
-        gates.refuse(ledger, kept, publish_gates)
+        lone = unpaired.lone(opened.thumbs().collect(), ledger, config.splits)
+        thumbs = lone[0] if shard_settings.unpaired else lone[0].clear()
+        if not gates.anything(ledger, thumbs):
+            raise DataError(shortfall.explain(opened, ledger, config, lone[1], shard_settings.unpaired))
+        earlier = gates.rows_of(before.ledger(), before.stats) if before else None
+        gates.refuse(ledger, thumbs, earlier, publish_gates)
         hidden = folder / f"{_LEFTOVER}{version}"
         hidden.mkdir()
         manifest = {"version": version, **identity, "batches": _sources(opened)}
         try:
-            _write(hidden, ledger, opened, config, shard_settings, manifest)
+            _write(hidden, ledger, opened, config, shard_settings, manifest, lone)
             _compare(hidden, ledger, before)
             _write_audit(hidden)
             durable.write_json(hidden / "manifest.json", manifest)
@@ -233,9 +243,10 @@ def _write(
     config: CurationConfig,
     settings: ShardSettings,
     manifest: dict[str, Any],
+    thumbs: tuple[pl.DataFrame, dict[str, int]],
 ) -> None:
     """Fill the hidden folder: the data, which the manifest lists, and then what tells of it."""
-    lone, fates = unpaired.lone(opened.thumbs().collect(), ledger, config.splits)
+    lone, fates = thumbs
     shards.write_table(ledger, hidden / "ledger.parquet", settings)
     shards.write_pairs(ledger, opened.comparisons(), hidden, config.slices, settings, lone)
     votes = opened.votes().collect()
@@ -277,8 +288,7 @@ def _write_audit(hidden: Path) -> None:
 
 def _sources(opened: batches.Batches) -> list[dict[str, Any]]:
     """What each batch was made of, in an order that does not depend on when it was appended."""
-    found = [durable.read_json(opened.store / "batches" / batch / "manifest.json") for batch in opened.ids]
-    return sorted(found, key=lambda manifest: json.dumps(manifest, sort_keys=True))
+    return sorted(opened.manifests(), key=lambda manifest: json.dumps(manifest, sort_keys=True))
 
 
 @contextmanager

@@ -7,8 +7,9 @@ without a word, so it is asked for here.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.pairs import PairSet
@@ -29,6 +30,28 @@ def notes(config: TrainConfig, training: PairSet, validation: PairSet) -> list[s
         _imbalance(config, training),
     ]
     return [note for note in found if note is not None]
+
+
+def of_model(network: Any, sets: Mapping[str, PairSet]) -> list[str]:
+    """What of this model's training differs from what its configuration promises."""
+    config = network.config.get_text_config()
+    found = []
+    longest = max((int(pairs.ends.max(initial=0)) for pairs in sets.values()), default=0)
+    promised = getattr(config, "max_position_embeddings", None)
+    if isinstance(promised, int) and 0 < promised < longest:
+        count = sum(int((pairs.ends > promised).sum()) for pairs in sets.values())
+        found.append(
+            f"{count} pairs are longer than the {promised} tokens that the model was made for "
+            f"(max_position_embeddings; the longest has {longest}): it was not trained to attend so far. Lower "
+            "max_length to leave them out."
+        )
+    coefficient = getattr(config, "router_aux_loss_coef", None)
+    if getattr(config, "output_router_logits", False) and coefficient:
+        found.append(
+            f"The model asks for a load-balancing loss of its router (router_aux_loss_coef {coefficient:g}), which is "
+            "not added: with adapters the router does not learn; where all weights do, watch that experts stay in use."
+        )
+    return found
 
 
 def _check_launcher() -> None:
@@ -95,6 +118,18 @@ def _imbalance(config: TrainConfig, training: PairSet) -> str | None:
         f"{good} desirable rows of weight {wanted:g} and {bad} undesirable of weight {unwanted:g}: the KTO paper wants "
         f"the first to weigh 1 to 4/3 times the second.{advice}"
     )
+
+
+def single_prompts(config: TrainConfig, sets: Mapping[str, PairSet]) -> list[str]:
+    """Held-out splits of one prompt, on which kto has no estimate of the drift (`scoring.without_estimate`)."""
+    if config.loss.neutral != "kl":
+        return []
+    named = [split for split, pairs in sets.items() if split != "train" and len(set(pairs.prompts)) == 1]
+    return [
+        f"The {split} split has one prompt, so kto cannot estimate the policy's drift there and measures its rewards "
+        "from 0. Read more prompts, or use apo_zero_unpaired, which needs no estimate."
+        for split in named
+    ]
 
 
 def _without_validation(pairs: PairSet) -> str | None:

@@ -1,25 +1,32 @@
-"""What a run needs to go on as if it had never stopped: trained weights, optimiser moments, and one page of JSON.
+"""Checkpoints: all that a run needs to resume as if it had never stopped.
 
-Which pairs a step takes, its learning rate and its dropout are functions of the seed and the step, so the step number
-is the whole state of sampler, schedule and randomness. Folders appear by rename and hold safetensors and JSON only,
-nothing that runs code on loading. The surprise: candidates, the evaluations whose
-weights may be kept, hold weights alone; a run goes on from its last step.
+A checkpoint holds trained weights, optimizer moments, the update ledger where there is one, and one page of JSON. Which
+pairs a step takes, its learning rate and its dropout are functions of the seed and the step. Folders appear by rename,
+are flushed to the disk, and hold safetensors and JSON only, nothing that runs code on loading. The JSON lists the
+SHA-256 of every file, so that one that a power cut left damaged is found before it is used. Candidates (evaluations
+whose weights may be kept) hold weights alone.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dpo_train.atomic import sync, sync_tree
 from dpo_train.config import TrainError
 from dpo_train.processes import put
+
+logger = logging.getLogger(__name__)
+LEDGER = "ledger"  # the file of the update ledger, in checkpoints of runs that keep one
 
 
 def save(
@@ -30,13 +37,22 @@ def save(
     state: dict[str, Any],
     history: Mapping[str, Tensor],
     keep: int,
+    ledger: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write checkpoint `step` and remove the oldest beyond `keep`; returns its folder. `moments` as `moments_of`."""
-    target = folder / f"step-{step:08d}"
-    _write(target, {"weights": weights, "optimizer": moments, "history": history}, {**state, "step": step})
+    target = at(folder, step)
+    files = {"weights": weights, "optimizer": moments, "history": history}
+    if ledger is not None:
+        files[LEDGER] = ledger
+    _write(target, files, {**state, "step": step})
     for old in _steps(folder)[:-keep]:
         shutil.rmtree(old)
     return target
+
+
+def at(folder: Path, step: int) -> Path:
+    """The folder of checkpoint `step`."""
+    return folder / f"step-{step:08d}"
 
 
 def candidate(folder: Path, step: int) -> Path:
@@ -65,9 +81,22 @@ def drop_candidates(folder: Path, steps: Sequence[int]) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None."""
+    """The newest checkpoint, or None; `newest_whole` says whether it can be read."""
     steps = _steps(folder)
     return steps[-1] if steps else None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are as they were written; None where there is none.
+
+    Damaged ones are logged and left where they are: a resumed run writes them again.
+    """
+    for checkpoint in reversed(_steps(folder)):
+        problem = _damage(checkpoint)
+        if problem is None:
+            return checkpoint
+        logger.warning("%s is damaged (%s); resuming from an earlier one", checkpoint, problem)
+    return None
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -138,8 +167,25 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "state.json").exists())
 
 
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    try:
+        listed = dict(read_state(checkpoint)["files"])
+        for name, digest in listed.items():
+            if _sha256(checkpoint / name) != digest:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"state.json or a file that it lists cannot be read: {type(error).__name__}"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
 def _write(target: Path, files: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> None:
-    """Write a folder beside `target` and rename it into place, so that it is there whole or not at all."""
+    """Write a folder beside `target`, flush it and rename it into place: it is there whole or not at all."""
     from safetensors.torch import save_file
 
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -147,10 +193,9 @@ def _write(target: Path, files: Mapping[str, Mapping[str, Tensor]], state: dict[
     partial.mkdir(parents=True)
     for name, tensors in files.items():
         save_file({key: value.contiguous() for key, value in tensors.items()}, partial / f"{name}.safetensors")
-    with (partial / "state.json").open("w", encoding="utf-8") as stream:
-        json.dump(state, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
+    digests = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+    (partial / "state.json").write_text(json.dumps({**state, "files": digests}, indent=1), encoding="utf-8")
+    sync_tree(partial)
     if target.exists():
         old = target.with_name(f".{target.name}.old.{os.getpid()}")
         target.rename(old)
@@ -158,3 +203,4 @@ def _write(target: Path, files: Mapping[str, Mapping[str, Tensor]], state: dict[
         shutil.rmtree(old)
     else:
         partial.rename(target)
+    sync(target.parent)

@@ -47,7 +47,10 @@ class FastLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`."""
         product: Callable[..., Tensor] = _Product.apply
-        return product(input, self.weight, self.bias)
+        # Rows, and the shape put back outside: oneDNN's result for a stack of them is a view, which a model that
+        # changes it in place (Gemma 3n) could not differentiate.
+        rows = product(input.reshape(-1, input.shape[-1]), self.weight, self.bias)
+        return rows.view(*input.shape[:-1], rows.shape[-1])
 
 
 @cache

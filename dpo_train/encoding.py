@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from dpo_train.batches import EncodedPair, row_length
-from dpo_train.config import TrainError
 
 Messages = Sequence[Mapping[str, str]]
-RECIPE = 1  # raise it when the same text would give other tokens
+RECIPE = 2  # raise it when the same text would give other tokens, or the cached columns change
 
 PROMPT_TOO_LONG = "prompt_too_long"
 CHOSEN_TOO_LONG = "chosen_too_long"
@@ -29,6 +28,8 @@ RESPONSE_TOO_LONG = "response_too_long"  # of a single response
 EMPTY_RESPONSE = "empty_response"
 EMPTY_PROMPT = "empty_prompt"
 IDENTICAL = "identical_after_truncation"
+REFUSED = "refused_by_template"
+BEYOND_POSITIONS = "longer_than_the_model"  # than the positions that it has learned
 
 
 class Encoded(NamedTuple):
@@ -41,43 +42,63 @@ class Encoded(NamedTuple):
     cut_rejected: int
     end_chosen: bool  # ends with the end-of-turn token
     end_rejected: bool
+    refusal: str = ""  # the template's own words, for a pair that it cannot render
+
+
+class _Rendered(NamedTuple):
+    """The text of a prompt and of the prompt with each response; empty where the template refuses, with its words."""
+
+    prompt: str
+    wholes: tuple[str, ...]
+    refusal: str = ""
 
 
 class Encoder:
-    """Encodes pairs for one tokenizer and one limit; `key` names everything its output depends on."""
+    """Encodes pairs for one tokenizer and one limit; `key` names everything its output depends on.
 
-    def __init__(self, tokenizer: Any, max_length: int, truncation_mode: str) -> None:
+    A pair that the chat template cannot render, or that has more input tokens than `positions` (of a model with learned
+    position embeddings, null for any other), is left out with a reason: one bad row never stops a run.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, truncation_mode: str, positions: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self.positions = positions
         self.max_length = max_length
         self.keep_start = truncation_mode == "keep_start"
         self.ends = frozenset({tokenizer.eos_token_id} - {None})
-        self.key = f"{tokenizer_fingerprint(tokenizer)}-{max_length}-{truncation_mode}-{RECIPE}"
+        self.key = f"{tokenizer_fingerprint(tokenizer)}-{max_length}-{truncation_mode}-{positions or 0}-{RECIPE}"
 
     def encode(
         self, prompts: Sequence[Messages], chosen: Sequence[Messages], rejected: Sequence[Messages]
     ) -> list[Encoded]:
-        """Encode some pairs at once; raises `TrainError` naming the messages a template cannot render."""
-        prompt_ids = self._tokens([self._render(messages, True) for messages in prompts])
-        sides = [
-            self._tokens(
-                [self._render([*prompt, *answer], False) for prompt, answer in zip(prompts, answers, strict=True)]
-            )
-            for answers in (chosen, rejected)
+        """Encode some pairs at once; a pair that cannot be used has a `reason`."""
+        rendered = [self._rendered(*row) for row in zip(prompts, chosen, rejected, strict=True)]
+        ids = [self._tokens([row.prompt for row in rendered])]
+        ids += [self._tokens([row.wholes[side] for row in rendered]) for side in (0, 1)]
+        return [
+            _refused(row.refusal) if row.refusal else self._split(*tokens)
+            for row, *tokens in zip(rendered, *ids, strict=True)
         ]
-        return [self._split(*ids) for ids in zip(prompt_ids, *sides, strict=True)]
 
     def encode_single(
         self, prompts: Sequence[Messages], responses: Sequence[Messages], desirable: Sequence[bool]
     ) -> list[Encoded]:
-        """Encode single responses: a desirable one is a pair's chosen side, any other its rejected, the other is empty.
+        """Encode single responses: a desirable one as chosen, any other as rejected, with the other side empty."""
+        rendered = [self._rendered(*row) for row in zip(prompts, responses, strict=True)]
+        prompt_ids = self._tokens([row.prompt for row in rendered])
+        wholes = self._tokens([row.wholes[0] for row in rendered])
+        return [
+            _refused(row.refusal) if row.refusal else self._single(prompt, whole, liked)
+            for row, prompt, whole, liked in zip(rendered, prompt_ids, wholes, desirable, strict=True)
+        ]
 
-        Raises `TrainError` as `encode` does.
-        """
-        prompt_ids = self._tokens([self._render(messages, True) for messages in prompts])
-        wholes = self._tokens(
-            [self._render([*prompt, *answer], False) for prompt, answer in zip(prompts, responses, strict=True)]
-        )
-        return [self._single(*ids) for ids in zip(prompt_ids, wholes, desirable, strict=True)]
+    def _rendered(self, prompt: Messages, *responses: Messages) -> _Rendered:
+        """Any error of the template, or of a message it cannot read, is the row's: `refusal` has its words."""
+        try:
+            wholes = tuple(self._render([*prompt, *response], False) for response in responses)
+            return _Rendered(self._render(prompt, True), wholes)
+        except Exception as error:  # jinja's errors, the template's own, and those of messages without content
+            return _Rendered("", ("",) * len(responses), f"{type(error).__name__}: {str(error)[:200]}")
 
     def _single(self, prompt: list[int], whole: list[int], desirable: bool) -> Encoded:
         border = common_prefix(prompt, whole)
@@ -91,6 +112,7 @@ class Encoder:
             reason = reason or EMPTY_PROMPT
         if not answer:
             reason = reason or EMPTY_RESPONSE
+        reason = reason or self._beyond_positions(border, answer)
         cut, ends = over if self.keep_start else 0, bool(answer) and answer[-1] in self.ends
         merged = border < len(prompt)
         if desirable:
@@ -98,15 +120,12 @@ class Encoder:
         return Encoded(EncodedPair(prompt[:border], (), answer), reason, merged, 0, cut, True, ends)
 
     def _render(self, messages: Messages, generation: bool) -> str:
-        try:
-            text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=generation, tokenize=False)
-        except Exception as error:  # jinja's and the template's own: whatever it refuses is said with the messages
-            roles = ", ".join(message["role"] for message in messages)
-            raise TrainError(
-                f"the chat template refuses a conversation with the roles {roles}: {error}. Map or drop these roles "
-                "when reading the source, or use a model whose template takes them."
-            ) from error
-        return str(text)
+        return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=generation, tokenize=False))
+
+    def _beyond_positions(self, border: int, *answers: list[int]) -> str | None:
+        """The last token of a response is never an input, so it needs no position."""
+        inputs = border + max(map(len, answers)) - 1
+        return BEYOND_POSITIONS if self.positions is not None and inputs > self.positions else None
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         """Without special tokens: the template wrote them already (a second BOS would be added here)."""
@@ -127,6 +146,7 @@ class Encoder:
             reason = reason or EMPTY_RESPONSE
         if answers[0] == answers[1]:
             reason = reason or IDENTICAL
+        reason = reason or self._beyond_positions(border, *answers)
         cut = [max(0, extra) if self.keep_start else 0 for extra in over]
         ends = [bool(answer) and answer[-1] in self.ends for answer in answers]
         pair = EncodedPair(prompt[:border], answers[0], answers[1])
@@ -147,6 +167,10 @@ class Encoder:
         if last is None or self.tokenizer.decode(answer[last + 1 :]).strip():
             return answer
         return answer[: last + 1]
+
+
+def _refused(words: str) -> Encoded:
+    return Encoded(EncodedPair((), (), ()), REFUSED, False, 0, 0, False, False, words or REFUSED)
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
@@ -171,6 +195,7 @@ SCHEMA = pa.schema(
         ("cut_rejected", pa.int64()),
         ("end_chosen", pa.bool_()),
         ("end_rejected", pa.bool_()),
+        ("refusal", pa.string()),
     ]
 )
 
@@ -188,6 +213,7 @@ def columns(encoded: Sequence[Encoded]) -> dict[str, list[Any]]:
         "cut_rejected": [one.cut_rejected for one in encoded],
         "end_chosen": [one.end_chosen for one in encoded],
         "end_rejected": [one.end_rejected for one in encoded],
+        "refusal": [one.refusal for one in encoded],
     }
 
 

@@ -46,6 +46,11 @@ def open_policy(config: TrainConfig, cache: Path, device: torch.device, shards: 
     try:
         network = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options, **packed)
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except ImportError as error:  # a folder whose weights are quantised already
+        raise TrainError(
+            f"model {config.model!r} needs a package that is not installed: {error}. Install it, or name the model as "
+            "it was before it was quantised (load_in_4bit packs it on loading)."
+        ) from error
     except (OSError, ValueError) as error:
         raise TrainError(
             f"model {config.model!r} could not be opened: {error}. Expected {PACKAGED_MODEL!r}, a Hub name (network or "
@@ -55,6 +60,11 @@ def open_policy(config: TrainConfig, cache: Path, device: torch.device, shards: 
         raise TrainError(
             f"the tokenizer of {config.model!r} has no chat template, which the message lists of a pair need. Use an "
             "instruction-tuned model, or a local folder whose tokenizer_config.json has a chat_template."
+        )
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        raise TrainError(
+            f"the tokenizer of {config.model!r} has several chat templates ({', '.join(tokenizer.chat_template)}) and "
+            "none is named default. Name the one to train with default in a local copy of the tokenizer."
         )
     return wrap(config, network if shards else network.to(device), tokenizer, base, device)
 
@@ -154,6 +164,9 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
     from peft import LoraConfig, get_peft_model
 
     targets = config.lora_target_modules
+    if isinstance(targets, str) and targets.isidentifier():  # a layer's name, not a pattern
+        targets = (targets,)
+    layers = ", ".join(_linear_layers(policy.network))  # before peft, which may have changed some when it gives up
     settings = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
@@ -166,11 +179,16 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
     try:
         with warnings.catch_warnings():  # peft 0.21 asks transformers by a name that transformers 5.23 calls old
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2: peft sets it right
             policy.adapter = get_peft_model(policy.network, settings)
     except ValueError as error:
+        if "lora_dropout" in str(error):
+            raise TrainError(
+                f"lora_dropout {config.lora_dropout:g} does not fit the model: {error} Set lora_dropout to 0, or name "
+                f"linear layers alone in lora_target_modules ({layers}): fused experts take no dropout."
+            ) from error
         raise TrainError(
-            f"lora_target_modules {targets!r} do not fit the model: {error} Its linear layers are called "
-            f"{', '.join(_linear_layers(policy.network))}."
+            f"lora_target_modules {targets!r} do not fit the model: {error} Its linear layers are called {layers}."
         ) from error
     policy.adapter.peft_config["default"].base_model_name_or_path = policy.base.get("folder", policy.base["model"])
     policy.adapter.eval()

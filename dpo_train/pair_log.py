@@ -7,7 +7,6 @@ drops the rows after its checkpoint, which it is about to write again.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dpo_train.atomic import replacing
 from dpo_train.batches import Indices
 from dpo_train.metrics import Measured
 from dpo_train.pairs import PairSet
@@ -44,6 +44,13 @@ class PairLog:
         self.path = path
         self.beta = beta
         self.table = SCHEMA.empty_table()
+
+    def readable(self) -> bool:
+        """Whether the file that an interrupted run left, if any, can be read."""
+        try:
+            return not self.path.exists() or pq.read_table(self.path).schema.equals(SCHEMA)
+        except (OSError, pa.ArrowException):
+            return False
 
     def resume(self, step: int) -> None:
         """Take over the rows up to `step` of an interrupted run; test rows are logged again when it ends."""
@@ -90,7 +97,6 @@ def write_metadata(path: Path, parts: list[tuple[PairSet, Indices]]) -> None:
 
 
 def replace_table(table: pa.Table, path: Path) -> None:
-    """Write a table beside `path` and rename it over."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    """Put a table in place of another: whole, and on the disk when this returns."""
+    with replacing(path) as partial:
+        pq.write_table(table, partial)

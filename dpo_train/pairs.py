@@ -156,7 +156,7 @@ def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path, kind: S
 
     shards = sorted((version / kind).glob(f"{split}-*.parquet"))
     if not (version / kind).is_dir() or (split == "train" and not shards):
-        raise TrainError(f"{version}: no shards {kind}/{split}-*.parquet. {_HOW_TO_GET[kind]}")
+        raise TrainError(f"{version}: no shards {kind}/{split}-*.parquet. {_how_to_get(version, kind)}")
     shards = [shard for shard in shards if pq.ParquetFile(shard).metadata.num_rows]
     if not shards:
         return PairSet(split, *_nothing())
@@ -193,6 +193,17 @@ _HOW_TO_GET: dict[Shards, str] = {
     "unpaired": "This loss trains on single responses: publish a version with shards.unpaired true, or choose a loss "
     "of pairs.",
 }
+
+
+def _how_to_get(version: Path, kind: Shards) -> str:
+    """What to do where a version lacks the shards of a loss; a version of thumbs alone has no pairs."""
+    responses = sum(pq.ParquetFile(shard).metadata.num_rows for shard in (version / "unpaired").glob("*.parquet"))
+    if kind == "unpaired" or (version / "pairs").is_dir() or not responses:
+        return _HOW_TO_GET[kind]
+    return (
+        f"The version holds {responses} single responses with a thumb and no pairs, so a loss of pairs has nothing to "
+        "train on: set loss_type to kto or apo_zero_unpaired, or read comparisons into the store."
+    )
 
 
 def _check_columns(shards: Sequence[Path], kind: Shards) -> None:

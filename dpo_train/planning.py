@@ -19,11 +19,10 @@ import torch
 
 from dpo_train.batches import cut, row_length
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.encoding import Encoder
 from dpo_train.loading import open_policy
 from dpo_train.model import Policy
 from dpo_train.pairs import SPLITS, PairSet, open_pairs
-from dpo_train.preparation import BUDGETS, cache_of, reference_pairs, steps_of, watched_pairs
+from dpo_train.preparation import BUDGETS, cache_of, encoder_of, reference_pairs, steps_of, watched_pairs
 from dpo_train.work import least, least_forward, matmul_rate
 
 SHARE_OF_PEAK = 0.6  # of the measured matmul rate that steps reach: .54 to .61 seen on 2 CPU cores (bench_plan.py)
@@ -36,7 +35,7 @@ def plan(config: TrainConfig, version: Path) -> dict[str, Any]:
         cache = cache_of(version, Path(scratch))
         device = torch.device("cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu")
         policy = open_policy(config, cache, device)
-        encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
+        encoder = encoder_of(policy, config)
         sets = {split: open_pairs(version, split, encoder, cache, config.loss.shards) for split in SPLITS}
         opening = (time.perf_counter() - began) / 60
         return _estimate(config, policy, sets, opening)

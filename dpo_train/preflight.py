@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from dpo_train.describe.axes import columns_of, label
 from dpo_train.pairs import PairSet
 
 Bools = npt.NDArray[np.bool_]
 SIDES = ("chosen", "rejected")
+SHOWN = 3  # ids of pairs in a sentence
 
 
 def preflight(sets: Sequence[PairSet]) -> dict[str, Any]:
@@ -35,6 +37,7 @@ def _of_split(pairs: PairSet) -> dict[str, Any]:
         "pairs": len(kept),
         "kept": len(pairs),
         "dropped": dict(sorted(Counter(reason for reason in pairs.reasons if reason).items())),
+        "refused": _refused(pairs),
         "merged_boundaries": int(merged.sum()),
         "merged_example": pairs.pair_ids[int(np.searchsorted(pairs.kept, np.flatnonzero(merged)[0]))]
         if merged.any()
@@ -46,6 +49,17 @@ def _of_split(pairs: PairSet) -> dict[str, Any]:
         "mean_row": round(float(pairs.lengths.mean()), 1) if len(pairs) else None,
         "slices": _by_slice(pairs, {"dropped": ~kept, **{f"cut_{side}": cut[side] for side in SIDES}}),
     }
+
+
+def _refused(pairs: PairSet) -> list[dict[str, Any]]:
+    """What the chat template says of the pairs it refuses: its words, how many pairs, and the first ids."""
+    words = np.asarray(pairs.tokens.data.column("refusal").to_pylist(), dtype=object)
+    found = []
+    for text, count in Counter(word for word in words if word).most_common():
+        rows = np.flatnonzero(words == text)[:SHOWN]
+        ids = pairs.rows.data.column("pair_id").take(pa.array(rows)).to_pylist()
+        found.append({"words": text, "pairs": count, "ids": ids})
+    return found
 
 
 def _names() -> list[str]:
@@ -75,6 +89,11 @@ def sentences(checked: Mapping[str, Mapping[str, Any]], max_length: int) -> list
                 f"{split}: {one['pairs'] - one['kept']} of {one['pairs']} pairs are left out "
                 f"({_listed(one['dropped'])}){_most(one['slices'], ('dropped',))}. max_length is {max_length}."
             )
+        said += [
+            f"{split}: the chat template refuses {row['pairs']} pairs ({', '.join(row['ids'])}"
+            f"{', …' if row['pairs'] > len(row['ids']) else ''}): {row['words']}"
+            for row in one["refused"]
+        ]
         if any(one["cut"].values()):
             said.append(
                 f"{split}: {_listed(one['cut'])} responses are cut at max_length {max_length} and lose "

@@ -6,7 +6,6 @@ and nothing is trained before pre-flight, the check of the fast forward pass and
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -20,13 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from dpo_train import checkpoints, sharding
+from dpo_train.atomic import sweep, write_json
 from dpo_train.batches import Indices, Schedule
-from dpo_train.cautions import check_surroundings, notes
+from dpo_train.cautions import check_surroundings, notes, of_model, single_prompts
+from dpo_train.claim import first_process
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
 from dpo_train.loading import open_policy
 from dpo_train.metrics import Measured
 from dpo_train.model import Policy
+from dpo_train.optimizer import optimizer_of
 from dpo_train.pair_log import PairLog
 from dpo_train.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.preflight import preflight, sentences
@@ -34,7 +36,7 @@ from dpo_train.processes import whole
 from dpo_train.reference import check_start, fingerprint, per_token
 from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
-from dpo_train.ways import choose_way
+from dpo_train.ways import check_causal, choose_way, learned_positions
 
 logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens a pass: 512 to 2048 go alike on a CPU; on a GPU a guess
@@ -124,7 +126,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         sharding.check(config, accelerator.num_processes)
     with accelerator.main_process_first():
         policy = open_policy(config, cache, accelerator.device, shards)
-        encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
+        encoder = encoder_of(policy, config)
         sets = {split: open_pairs(version, split, encoder, cache, config.loss.shards) for split in SPLITS}
     if shards:
         policy.shard()
@@ -140,9 +142,11 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         raise TrainError(f"{version}: no training pair can be used. {why} Raise max_length, or look at the audit.")
 
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
+    check_causal(policy, training.encoded(middle[:1])[0])
     slower = choose_way(policy, training.encoded(middle), np.concatenate([pairs.ends for pairs in sets.values()]))
     said = [*sentences(checked, config.max_length), *([slower] if slower else [])]
-    said += notes(config, training, sets["validation"])
+    said += [*notes(config, training, sets["validation"]), *single_prompts(config, sets)]
+    said += of_model(policy.network, sets)
     for note in said:
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])
@@ -173,13 +177,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         learned=known["train"],
         watched=watched,
         parameters=parameters,
-        optimizer=torch.optim.AdamW(
-            parameters.values(),
-            lr=config.rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            weight_decay=config.weight_decay,
-        ),
+        optimizer=optimizer_of(config, policy.network, parameters),
         schedule=schedule,
         total=total,
         eval_every=eval_every,
@@ -194,6 +192,12 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     )
 
 
+def encoder_of(policy: Policy, config: TrainConfig) -> Encoder:
+    """Encodes pairs as this policy reads them."""
+    positions = learned_positions(policy.network)
+    return Encoder(policy.tokenizer, config.max_length, config.truncation_mode, positions)
+
+
 def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule, int, int]:
     """Which pairs each step takes, how many steps there are, and after how many held-out pairs are looked at."""
     schedule = Schedule(pairs, config.pairs_per_step * processes, config.seed)
@@ -201,18 +205,22 @@ def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule,
     return schedule, total, config.eval_steps or max(1, math.ceil(total / 10))
 
 
-def save_checkpoint(job: Job, standing: Standing) -> None:
-    """Write all that `resume_from` needs; every process calls it, the first one writes."""
+def save_checkpoint(job: Job, standing: Standing, ledger: Mapping[str, Tensor] | None = None) -> None:
+    """Write all that `resume_from` needs; every process calls it, the first one writes, `ledger` included."""
     main = job.accelerator.is_main_process
     weights = whole(job.parameters, keep=main)
     moments = whole(checkpoints.moments_of(job.parameters, job.optimizer), keep=main)
     if main:
-        _write_checkpoint(job, standing, weights, moments)
+        _write_checkpoint(job, standing, weights, moments, ledger)
     job.accelerator.wait_for_everyone()  # whoever goes on from it finds it
 
 
 def _write_checkpoint(
-    job: Job, standing: Standing, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
+    job: Job,
+    standing: Standing,
+    weights: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+    ledger: Mapping[str, Tensor] | None,
 ) -> None:
     seen = job.scoring.seen
     numbers = {"spent": standing.spent, "candidates": standing.candidates, "seen": [seen.total, seen.count]}
@@ -225,6 +233,7 @@ def _write_checkpoint(
         {**job.identity, **numbers},
         {name: torch.from_numpy(value) for name, value in history.items()},
         keep=job.config.save_total_limit,
+        ledger=ledger,
     )
     checkpoints.drop_candidates(job.run / "checkpoints", standing.candidates)  # now that no resumed run needs others
 
@@ -246,13 +255,6 @@ def resume_from(checkpoint: Path, job: Job, log: PairLog) -> Standing:
     return Standing(state["step"], state["spent"], state["candidates"], history)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Indented, by rename."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
-
-
 def _prepare_folder(run: Path, resume: bool) -> None:
     if (run / "summary.json").exists():
         raise TrainError(f"{run}: this run is finished. Give another folder, or remove it to train again.")
@@ -262,6 +264,8 @@ def _prepare_folder(run: Path, resume: bool) -> None:
         for name in ("metrics.jsonl", "pair_log.parquet", "pairs.parquet"):
             (run / name).unlink(missing_ok=True)
     run.mkdir(parents=True, exist_ok=True)
+    if first_process():
+        sweep(run)
 
 
 def watched_pairs(config: TrainConfig, sets: Mapping[str, PairSet]) -> dict[str, tuple[str, Indices]]:

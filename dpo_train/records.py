@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dpo_train.atomic import replacing
 from dpo_train.metrics import means
 from dpo_train.preparation import Job
 
@@ -21,9 +22,10 @@ class Records:
         self.job = job
         self.path = job.run / "metrics.jsonl"
         if job.accelerator.is_main_process:
-            partial = self.path.with_name(f".{self.path.name}")
-            partial.write_text("".join(f"{json.dumps(row)}\n" for row in read(self.path) if row["step"] <= step))
-            partial.replace(self.path)
+            # A run that starts at step 0 writes the rows of step 0 itself, also where a killed one had written them.
+            kept = [row for row in read(self.path) if row["step"] <= step] if step else []
+            with replacing(self.path) as partial:
+                partial.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")
         names = {"wandb": {"name": job.run.name, "dir": str(job.run)}, "trackio": {"name": job.run.name}}
         names["mlflow"] = {"run_name": job.run.name}
         job.accelerator.init_trackers("dpo", _flat(job.identity["config"]), names)

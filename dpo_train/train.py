@@ -7,26 +7,31 @@ told from the lowest, which need not be the last ones.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dpo_train import checkpoints
 from dpo_train.account.accounting import Account, open_account
+from dpo_train.atomic import sync_tree, write_json
 from dpo_train.batches import rate_factor
 from dpo_train.card import write_card
+from dpo_train.claim import held
 from dpo_train.config import TrainConfig
 from dpo_train.evaluation import at_start, evaluate
 from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step
 from dpo_train.interruption import Interrupted, listening
 from dpo_train.metrics import alarms, means, untrained
 from dpo_train.pair_log import PairLog, write_metadata
-from dpo_train.preparation import Job, Standing, prepare, resume_from, save_checkpoint, write_json
+from dpo_train.preparation import Job, Standing, prepare, resume_from, save_checkpoint
 from dpo_train.processes import clip_gradient, share_gradient, whole
 from dpo_train.records import Records
 from dpo_train.stopping import Evaluation, candidates, flattened
 from dpo_train.terminal import bar
 from dpo_train.work import Stopwatch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,11 @@ def train(
     SIGTERM asked it to stop. `observe`, where no account is kept, is called wherever the gradient of pairs was just
     added.
     """
+    with held(run, version):
+        return _train(config, version, run, resume, observe)
+
+
+def _train(config: TrainConfig, version: Path, run: Path, resume: bool, observe: Observer | None) -> RunSummary:
     job = prepare(config, version, run, resume)
     log = PairLog(run / "pair_log.parquet", config.beta)
     standing = _begin(job, log, resume)
@@ -102,9 +112,8 @@ def train(
                     account.look(standing.step, last or stop is not None)
             asked = requests.heard(job.accelerator)
             if standing.step % job.save_every == 0 or last or stop or asked:
-                if account is not None and job.accelerator.is_main_process:
-                    account.save(run / "checkpoints", standing.step)
-                save_checkpoint(job, standing)
+                kept = account.state() if account is not None and job.accelerator.is_main_process else None
+                save_checkpoint(job, standing, kept)
             if asked and not last:
                 raise Interrupted(run, job.total, asked)
 
@@ -127,7 +136,7 @@ def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
     for watched in job.watched.values():
         if len(watched.indices):
             watched.first = watched.last = at_start(job.scoring, watched.known, watched.indices)
-    found = checkpoints.latest(job.run / "checkpoints") if resume else None
+    found = _resumable(job, log) if resume else None
     if found is not None:
         standing = resume_from(found, job, log)
         for watched in job.watched.values():
@@ -144,10 +153,23 @@ def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
     return standing
 
 
+def _resumable(job: Job, log: PairLog) -> Path | None:
+    """The checkpoint to resume from; None, with a warning where there are some, if the run must start over."""
+    folder = job.run / "checkpoints"
+    found = checkpoints.newest_whole(folder) if log.readable() else None
+    if found is None and checkpoints.latest(folder) is not None:
+        logger.warning("no checkpoint of %s can be used with its log of pairs: starting again from step 0", job.run)
+    return found
+
+
 def _account(job: Job, standing: Standing) -> Account | None:
     """Who moves the weights from here on; None where that is turned off or cannot be told (the notes say why)."""
     account = open_account(job)
-    if account is not None and standing.step and not account.resume(job.run / "checkpoints", standing.step):
+    if (
+        account is not None
+        and standing.step
+        and not account.resume(checkpoints.at(job.run / "checkpoints", standing.step))
+    ):
         job.notes.append("margins are described but not accounted for: the checkpoint holds no ledger")
         return None
     return account
@@ -239,6 +261,7 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
         log.write()
         job.policy.save(job.run / output, weights)
         write_card(job.run / output, job.policy.base, job.identity["config"], asdict(summary))
+        sync_tree(job.run / output)
         write_json(job.run / "summary.json", asdict(summary))
     job.accelerator.wait_for_everyone()  # what the first process has written is there for all
     job.accelerator.end_training()

@@ -13,14 +13,52 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpo_train.batches import EncodedPair, Indices, end, opening
+from dpo_train.config import TrainError
 from dpo_train.logprobs import Sums
 from dpo_train.model import Policy, Way
 
 SIZES = (16, 8, 24)  # tokens of a checked pair: of the prompt, of what both responses open with, of the rest
 WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+
+
+def check_causal(policy: Policy, pair: EncodedPair) -> None:
+    """Raises `TrainError` for a model that is not causal: earlier logits move when a later token is another one.
+
+    Encoders (BERT, ELECTRA) and prefix language models open as causal ones and would be scored wrongly without notice.
+    """
+    ids = [*pair.prompt, *pair.chosen][-sum(SIZES) :]
+    if len(ids) < 2:
+        return
+    other = [*ids[:-1], ids[0] if ids[0] != ids[-1] else ids[-2]]
+    with torch.no_grad():
+        batch = torch.tensor([ids, other], device=policy.device)
+        logits = policy.network(input_ids=batch, use_cache=False).logits[:, :-1].double().log_softmax(-1)
+    moved = float((logits[0] - logits[1]).abs().max())
+    if ids != other and moved > tolerance(policy.dtype, len(ids)):
+        raise TrainError(
+            f"{policy.base['model']} is no causal language model: another last token moves the log-probabilities "
+            f"of earlier ones by {moved:.2g} nats. Expected a decoder; encoders (BERT, ELECTRA) and prefix language "
+            "models cannot be trained with DPO here."
+        )
+
+
+def learned_positions(network: Any) -> int | None:
+    """How many positions a model with learned position embeddings has (GPT-2, OPT); None for any other."""
+    config = network.config.get_text_config()
+    promised = getattr(config, "max_position_embeddings", None)
+    if not isinstance(promised, int):
+        return None
+    tables = [part for part in network.modules() if isinstance(part, nn.Embedding)]
+    tables = [table for table in tables if table is not network.get_input_embeddings()]
+    return promised if any(_positions_of(table) == promised for table in tables) else None
+
+
+def _positions_of(table: nn.Embedding) -> int:
+    """Rows of an embedding that serve as positions: OPT's has two more, for an offset."""
+    return table.num_embeddings - int(getattr(table, "offset", 0))
 
 
 def choose_way(policy: Policy, pairs: Sequence[EncodedPair], ends: Indices) -> str | None:

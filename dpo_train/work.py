@@ -46,10 +46,19 @@ def shape_of(network: Any) -> Shape:
     """Counted from the layers; a model without attention heads has none to count."""
     head = network.get_output_embeddings()
     config = network.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None) or 0
-    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
     body = sum(inner * outer for inner, outer in _matrices(network))
-    return Shape(body, head.weight.numel(), 2 * config.num_hidden_layers * heads * width)
+    return Shape(body, head.weight.numel(), 2 * sum(map(_width, _layer_configs(config))))
+
+
+def _layer_configs(config: Any) -> list[Any]:
+    """One configuration per layer: where layers differ (Gemma 4), reading the model's own raises an error."""
+    return list(getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers)
+
+
+def _width(config: Any) -> int:
+    """Numbers of a layer's queries: heads times their width; 0 for a layer without attention heads."""
+    heads = getattr(config, "num_attention_heads", None) or 0
+    return int(heads * (getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)))
 
 
 def _matrices(network: Any) -> list[tuple[int, int]]:

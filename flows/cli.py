@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import output, questions
+from dpo_data.questions.visible import inert
+from flows import output, questions, runs, sources
 from flows.environment import first_process, processes
 from flows.output import answer, aside, columns, working
 from flows.questions import STORE, Json, Store
@@ -31,6 +32,8 @@ WithoutPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same
 
 RECIPE = Path("data/sample/recipe.yaml")
 app.add_typer(questions.app)
+app.add_typer(runs.app)
+app.add_typer(sources.app)
 
 
 @app.command()
@@ -70,36 +73,16 @@ def refresh(
 ) -> None:
     """Ingest what is new, measure it, decide, and publish a version."""
     from flows.recipe import load
+    from flows.refresh import check_sources
     from flows.refresh import refresh as work
     from flows.telling import refresh_lines
 
     loaded = load(recipe, sets or ())
+    if not no_prefect:
+        check_sources(loaded)
     with working("refresh"):
         summary = _flow("refresh", work, store, no_prefect, loaded)
     answer(summary, as_json, refresh_lines(summary))
-
-
-@app.command()
-def forget(
-    annotator: Annotated[str | None, typer.Option(help="Leave out every vote of this annotator from now on.")] = None,
-    comparison: Annotated[str | None, typer.Option(help="Leave out this comparison from now on.")] = None,
-    store: Store = STORE,
-    as_json: Json = False,
-) -> None:
-    """Take an annotator or a comparison out of every future version; says which versions still hold them."""
-    from dpo_data.store.forgetting import forget as leave_out
-
-    if (annotator is None) == (comparison is None):
-        raise typer.BadParameter("give either --annotator or --comparison")
-    held = leave_out(store, annotator=annotator, comparison=comparison)
-    answer(
-        {"still_in": held},
-        as_json,
-        [
-            "Left out of every version from the next refresh on.",
-            f"Versions that still hold it: {', '.join(held) or 'none'}.",
-        ],
-    )
 
 
 @app.command()
@@ -200,11 +183,14 @@ def retrain(
 ) -> None:
     """Refresh, train on what was published, report the slices, and decide about promotion."""
     from flows.recipe import load, train_config
+    from flows.refresh import check_sources
     from flows.retrain import retrain as work
     from flows.telling import retrain_lines
 
     loaded = load(recipe, sets or ())
     config = train_config(loaded, str(recipe))
+    if not no_prefect:
+        check_sources(loaded)
     with working("retrain", own_bars=True):
         summary = _flow("retrain", work, store, no_prefect, loaded, config)
     answer(summary, as_json, retrain_lines(summary))
@@ -215,11 +201,14 @@ def serve(
     recipe: RecipeFile = RECIPE,
     store: Store = STORE,
     cron: Annotated[str, typer.Option(help="When to refresh, as a cron expression.")] = "0 5 * * *",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the Prefect page; 0: any free one.")] = 4200,
 ) -> None:
     """Refresh on a schedule, and train whenever a refresh published something new."""
     from flows.schedules import serve as wait
 
-    wait(recipe, store, cron)
+    code = wait(recipe, store, cron, port)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -240,7 +229,7 @@ def _flow(name: str, work: Any, store: Path, no_prefect: bool, *args: Any) -> An
     try:
         return work(*args, store, step=plain) if no_prefect else as_flow(name, work, store, *args)
     except KeyboardInterrupt as stopped:  # here, since typer would end the command without a word
-        said = str(stopped) or "Stopped; what was finished is kept, and the same command goes on from there."
+        said = inert(str(stopped)) or "Stopped; what was finished is kept, and the same command goes on from there."
         aside.print(said, markup=False)
         raise typer.Exit(getattr(stopped, "exit_code", 130)) from None
 
@@ -249,8 +238,10 @@ def main() -> None:
     """Run a command; a failure is a sentence, not a traceback."""
     try:
         if processes() > 1 and sys.argv[1:2] != ["train"]:
+            from dpo_data.schema import DataError
+
             asked = " ".join(["dpo", *sys.argv[1:2]])
-            raise ValueError(
+            raise DataError(
                 f"a launcher started {processes()} processes of `{asked}`, and only a training can be shared out: run "
                 "`dpo refresh` by itself, then launch `dpo train`."
             )

@@ -16,6 +16,8 @@ _QUIET = {
     # A first start migrates its SQLite file: 15 to 20 s were measured, right at Prefect's own limit of 20.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never pickle
+    # The page asks the server it came from; by default it asks port 4200, whatever port the server has.
+    "PREFECT_UI_API_URL": "/api",
 }
 
 _LEAST = 8 << 20  # bytes: Prefect's database and its journal after a first start take 6 MB
@@ -50,3 +52,9 @@ def prepare(store: Path) -> None:
     if "?" in str(home):  # which begins the options in the address of a database
         address = f"sqlite+aiosqlite:///{(home.resolve() / 'prefect.db').as_uri()}?uri=true"
         os.environ.setdefault("PREFECT_API_DATABASE_CONNECTION_URL", address)
+
+
+def quiet_failures() -> None:
+    """For one run of a command: Prefect logs no failed run, since the command reports it. After `prepare`."""
+    for name in ("FLOW_RUNS", "TASK_RUNS"):
+        os.environ.setdefault(f"PREFECT_LOGGING_LOGGERS_PREFECT_{name}_LEVEL", "CRITICAL")

@@ -5,7 +5,6 @@ cursor, change its title or hide what follows.
 """
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dpo_data.questions.visible import inert
 from flows import failures
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_FOR_THE_USER = (("dpo_data.schema", "DataError"), ("dpo_train.config", "TrainError"))
+_MOST = 2_000  # characters of an error message: one quotes the data's own keys, and there may be thousands
 
 aside = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -30,29 +31,45 @@ def say(line: str = "") -> None:
 def answer(value: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> None:
     """The command's answer: the JSON object, or the lines for a person."""
     if as_json:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+        # A terminal would obey C1 and direction marks, which JSON leaves as they are; a program gets the text itself.
+        sys.stdout.write(json.dumps(value, ensure_ascii=sys.stdout.isatty(), default=str) + "\n")
     else:
         for line in lines:
             say(line)
 
 
-def inert(text: str) -> str:
-    """Text without the control characters that a terminal would obey; line ends and tabs stay."""
-    return _CONTROL.sub("�", text)
+def sentence(error: BaseException) -> str:
+    """The message of an error as it may be shown and kept: inert, without credentials, of limited length."""
+    from dpo_data.formats.paths import masked  # here: it imports every format, which most commands do not need
+
+    text = inert(masked(str(error)))
+    if len(text) <= _MOST:
+        return text
+    kept = text[: _MOST * 3 // 4], text[-_MOST // 4 :]  # the end has the advice
+    return f"{kept[0]} … ({len(text) - _MOST:,} characters left out) … {kept[1]}"
 
 
 def failure(error: Exception) -> list[str]:
-    """What went wrong and what to do, in a line or two; the data's own text is made inert."""
-    said = inert(str(error))
-    refused = None if isinstance(error, ValueError) else failures.sentences(error)
+    """What went wrong and what to do, in a line or two, each as `sentence` gives it."""
+    said = sentence(error)
+    refused = None if _is_for_the_user(error) else failures.sentences(error)
     if refused is not None:
         return [inert(line) for line in refused]
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, OSError) or _is_for_the_user(error):
         return [said]
     return [
         f"a fault of the program, not of the data: {type(error).__name__}: {said}",
         "Nothing half done is visible in the store. DPO_DEBUG=1 shows where it happened.",
     ]
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Whether a package raised it for a person: any other ValueError is a fault of the program.
+
+    Looked up where it was defined, since importing both packages would take longer than most commands.
+    """
+    kinds = (getattr(sys.modules.get(module), name, ()) for module, name in _FOR_THE_USER)
+    return any(isinstance(error, kind) for kind in kinds)
 
 
 @contextmanager

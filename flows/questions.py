@@ -70,7 +70,12 @@ def decide(
 
 
 @app.command()
-def diff(old: str, new: str = "current", store: Store = STORE, as_json: Json = False) -> None:
+def diff(
+    old: Annotated[str, typer.Argument(help="A version's id or a prefix of one.")],
+    new: Annotated[str, typer.Argument(help="The version to compare it with.")] = "current",
+    store: Store = STORE,
+    as_json: Json = False,
+) -> None:
     """What entered, left, flipped or changed its split between two versions, and why."""
     from dpo_data.questions.changes import diff as compare
     from flows.telling import diff_lines
@@ -129,7 +134,11 @@ def export(
     version: Annotated[str, typer.Option()] = "current",
     as_json: Json = False,
 ) -> None:
-    """Write a selection of comparisons for other tools; Argilla and Label Studio files can be read back."""
+    """Write a selection of comparisons for other tools; Argilla and Label Studio files can be read back.
+
+    A csv is for spreadsheets that separate by commas: cells that would run as formulas are disarmed, but a spreadsheet
+    that separates by semicolons can cut one out of a text. Import it with the comma as its separator.
+    """
     from typing import cast
 
     from dpo_data.questions.export import Format

@@ -1,11 +1,12 @@
 """One YAML file says where the comparisons come from, how they are judged, and how the policy is trained.
 
 Paths in it are relative to the file. `--set a.b=value` changes one setting without editing the file; a name
-that does not exist is an error that lists the names that do. The surprise: `training.max_length` is the curation's
+that does not exist is an error that lists the names that do. Note: `training.max_length` is the curation's
 limit too (`curation.sizes.max_length`), so that pairs that a cut would make equal are found at the length that trains.
 """
 
 import glob
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,14 @@ from dpo_data.store.gates import PublishGates
 from dpo_data.store.shards import ShardSettings
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from dpo_train.config import TrainConfig
+
+
+_EXPECTED = "Expected a mapping with sources, curation, training."
+_NODES = 100_000  # of a recipe with its aliases written out; large recipes have some hundreds
+_SECRET = re.compile(r"(?:token|key|password|passwd|secret|credentials?|signature|auth)$")
 
 
 class Source(Settings):
@@ -52,20 +60,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises `DataError` for a missing file, broken YAML, an unknown setting or a value out of range.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such recipe. Expected a YAML file with sources, curation and training; "
             "data/sample/recipe.yaml is one to start from."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError(
-            f"{path}: not readable as YAML ({error}). Expected a mapping with sources, curation, training."
-        ) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}). {_EXPECTED}") from None
+    try:
+        raw = _yaml(text) or {}
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as YAML ({error}). {_EXPECTED}") from None
     if not isinstance(raw, dict):
-        raise DataError(
-            f"{path}: found {type(raw).__name__} at the top, expected a mapping with sources, curation, training."
-        )
+        raise DataError(f"{path}: found {type(raw).__name__} at the top. {_EXPECTED}")
     for override in overrides:
         _apply(raw, override)
     try:
@@ -118,30 +126,78 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 def _parse(override: str) -> tuple[str, Any]:
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise DataError(f"--set {override}: expected name=value, such as curation.agreement.min_agreement=0.7.")
+        raise DataError(f"--set {name}: expected name=value, such as curation.agreement.min_agreement=0.7.")
     try:
-        return name, yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise DataError(f"--set {override}: {text!r} is not a YAML value. Quote it.") from None
+        return name, _yaml(text)
+    except ValueError as error:
+        raise DataError(f"--set {name}: its value is not a YAML value ({error}). Quote it.") from None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     name, value = _parse(override)
     *parents, last = name.split(".")
     if parents and parents[0] not in Recipe.model_fields:
-        raise DataError(f"--set {override}: names start with one of {', '.join(Recipe.model_fields)}.")
+        raise DataError(f"--set {name}: names start with one of {', '.join(Recipe.model_fields)}.")
     target = raw
     for parent in parents:
         inner = target.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise DataError(f"--set {override}: {parent} is not a group of settings, so {name} does not exist.")
+            raise DataError(f"--set {name}: {parent} is not a group of settings, so {name} does not exist.")
         target = inner
     target[last] = value
 
 
+def _yaml(text: str) -> Any:
+    """The value of a YAML text; raises `ValueError` in one sentence for every text that has none.
+
+    Aliases are counted before they are followed: eight levels of them in 500 bytes are a value of 200 MB.
+    """
+    try:
+        nodes = [node for node in [yaml.compose(text, yaml.SafeLoader)] if node is not None]
+        count = 0
+        while nodes:
+            node, count = nodes.pop(), count + 1
+            if count > _NODES:
+                raise ValueError(f"more than {_NODES:,} values once its aliases are written out")
+            if isinstance(node, yaml.MappingNode):
+                nodes += [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except yaml.MarkedYAMLError as error:  # not str(error): it quotes the line, which may hold a secret
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{error.problem or error.context}{where}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
 def _explain(where: object, error: ValidationError) -> str:
-    found = "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (found {problem['input']!r})"
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (found {_shown(problem)})"
         for problem in error.errors()
     )
-    return f"{where}: {found}. Known names and their defaults: `dpo settings`."
+    return f"{where}: {problems}. Known names and their defaults: `dpo settings`."
+
+
+def _shown(problem: "ErrorDetails") -> str:
+    """The value that a setting was given, without secrets, at most 200 characters."""
+    if any(_is_secret(part) for part in problem["loc"]):
+        return "a value that is not shown, since its name is that of a secret"
+    shown = repr(_without_secrets(problem["input"]))
+    return shown if len(shown) <= 200 else f"{shown[:199]}…"
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: "***" if _is_secret(name) else _without_secrets(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(inner) for inner in value]
+    return value
+
+
+def _is_secret(name: object) -> bool:
+    """Whether a setting's name ends like that of a secret: hf_token, apiKey, secret_access_key, but not tokenizer."""
+    return _SECRET.search(str(name).lower()) is not None

@@ -12,11 +12,14 @@ from typing import Any, TypedDict
 from dpo_data import batches, curate, versions
 from dpo_data.agreement import REVIEWS
 from dpo_data.executor import Executor, start
-from dpo_data.formats import paths
+from dpo_data.formats import detect, paths
+from dpo_data.questions import sources
 from dpo_data.review import verdicts
-from dpo_data.store import lock
+from dpo_data.schema import DataError
+from dpo_data.store import forgetting, lock
 from flows import tables
 from flows.recipe import Recipe, Source
+from flows.sources import contradicted_lines
 from flows.steps import Step, announce, plain, record_link, record_table
 
 
@@ -32,6 +35,8 @@ class RefreshSummary(TypedDict):
     path: str
     audit: str
     ingested: list[dict[str, Any]]
+    departed: list[dict[str, Any]]
+    contradicted: list[dict[str, Any]]
     measured: dict[str, int]
     stats: dict[str, Any]
 
@@ -59,6 +64,8 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
         "path": str(version.path),
         "audit": str(page),
         "ingested": ingested,
+        "departed": [asdict(row) for row in sources.departed(store, [source.name for source in recipe.sources])],
+        "contradicted": [asdict(row) for row in sources.contradicted(store, version.ledger())],
         "measured": measured,
         "stats": stats,
     }
@@ -75,15 +82,31 @@ def reviews(recipe: Recipe, store: Path) -> list[Source]:
     return [Source(name=REVIEWS, path=found, format="dpo_review", annotator_kind="human")]
 
 
+def check_sources(recipe: Recipe) -> None:
+    """Find every local source and detect its files' formats; raises `DataError` for the first that cannot be read.
+
+    For a command to fail at once where Prefect takes many seconds to start. Remote sources are left to `ingest`.
+    """
+    for source in recipe.sources:
+        if "://" not in source.path:
+            for path in paths.find(source.path, format=source.format):
+                detect.reader(path, source.format, source.columns)
+
+
 def ingest(store: Path, source: Source, workers: Executor) -> dict[str, Any]:
     """Append those of the source's files that were not ingested before; its summary as plain counts."""
     found = paths.find(source.path, store / "cache" / "remote", source.format)
     how = (source.name, source.format, source.annotator_kind)
-    return asdict(batches.append(store, found, *how, columns=source.columns, mapper=workers.map))
+    summary = batches.append(store, found, *how, columns=source.columns, mapper=workers.map)
+    return {**asdict(summary), "forgotten": source.name in forgetting.read(store).sources}
 
 
 def curate_and_publish(store: Path, recipe: Recipe, workers: Executor) -> versions.Version:
     """Decide about every comparison of the store and publish."""
     config = recipe.curation
     decided = curate.decide(curate.measure(store, config, workers), config)
-    return versions.publish(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
+    try:
+        return versions.publish(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
+    except DataError as error:
+        likely = contradicted_lines([asdict(row) for row in sources.contradicted(store, decided.lazy())], store)
+        raise DataError("\n".join([str(error), *likely])) from error

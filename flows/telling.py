@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.output import columns, number, percent
+from flows.sources import contradicted_lines, departed_lines, reading_lines
 
 if TYPE_CHECKING:
     from dpo_data.store.retention import Pruning, Published
@@ -47,6 +48,9 @@ def refresh_lines(summary: dict[str, Any]) -> list[str]:
         for source in summary["ingested"]
     ]
     lines += columns(rows)
+    store = Path(summary["path"]).parents[1]
+    lines += [*reading_lines(summary["ingested"], store), *departed_lines(summary["departed"], store)]
+    lines += contradicted_lines(summary["contradicted"], store)
     measured = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary["measured"].items())
     lines += [f"measured  {measured}"] if measured else []
     lines += ["", *stats_lines(summary["stats"]), ""]
@@ -61,6 +65,7 @@ def stats_lines(stats: dict[str, Any]) -> list[str]:
     counts = stats["counts"]
     kept = f"{counts['kept']} of {counts['comparisons']} comparisons"
     lines = [f"kept      {kept}; {counts['votes']} votes by {counts['annotators']} named annotators"]
+    lines += _thumb_lines(stats.get("lone_thumbs", {}), counts["kept"])
     reasons = stats["reasons"][:_REASONS_SHOWN]
     if reasons:
         lines.append("dropped   (a comparison may have several reasons)")
@@ -74,6 +79,14 @@ def stats_lines(stats: dict[str, Any]) -> list[str]:
         names = ", ".join(f"{row['annotator']} ({row['flag']})" for row in flagged[:8])
         lines.append(f"flagged   {names}")
     return lines + target_lines(stats.get("targets", []))
+
+
+def _thumb_lines(thumbs: Mapping[str, int], kept: int) -> list[str]:
+    """How many responses with a thumb are published beside the pairs, or instead of them."""
+    if not thumbs.get("used"):
+        return []
+    how = "" if kept else "; no pair is kept, so train with a loss of single responses (training.loss.loss_type: kto)"
+    return [f"unpaired  {thumbs['used']} of {thumbs['responses']} responses with a thumb of their own{how}"]
 
 
 def target_lines(targets: Sequence[dict[str, Any]]) -> list[str]:

@@ -166,7 +166,7 @@ def test_processes_and_pieces_change_no_byte(tmp_path: Path, monkeypatch: pytest
     path = write(tmp_path / "v.jsonl", *records, ["not", "an", "object"])
     whole = append(tmp_path / "whole", [path], "s")
     monkeypatch.setattr(files, "PIECE_BYTES", 1)
-    monkeypatch.setattr("dpo_data.batches.pieces", lambda path: files.pieces(path, 40_000))
+    monkeypatch.setattr("dpo_data.batches.pieces", lambda path, total: files.pieces(path, 40_000, total))
     cut = append(tmp_path / "cut", [path], "s")
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         pooled = append(tmp_path / "pooled", [path], "s", mapper=pool.map)
@@ -242,16 +242,43 @@ def test_no_files_and_unknown_formats_are_errors(tmp_path: Path) -> None:
         append(tmp_path, [write(tmp_path / "v.jsonl", VOTE)], "s", format="nope")
 
 
+def test_inspect_finds_a_reader_that_loses_a_record_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "v.jsonl", VOTE, VOTE)
+    monkeypatch.setattr("dpo_data.appending.inspection.count", lambda path: 3)
+    with pytest.raises(DataError, match=r"v\.jsonl: 3 records counted, but 2 voted"):
+        inspect(path)
+
+
+@pytest.mark.parametrize("records", [1, 3])
+def test_a_file_that_grows_or_shrinks_while_it_is_inspected(
+    tmp_path: Path, records: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "v.jsonl", VOTE, VOTE)
+
+    def counted(piece: files.Piece) -> int:
+        number = files.count(piece)
+        write(path, *[VOTE] * records)
+        return number
+
+    monkeypatch.setattr("dpo_data.appending.inspection.count", counted)
+    if records == 3:
+        assert inspect(path).votes == 2
+        return
+    with pytest.raises(DataError, match=r"v\.jsonl: the file changed while it was read"):
+        inspect(path)
+
+
 def test_the_summary_refuses_counts_that_do_not_add_up() -> None:
-    with pytest.raises(AssertionError, match="5 records counted, but 2 voted"):
+    with pytest.raises(DataError, match="5 records counted, but 2 voted"):
         BatchSummary("b", "s", 1, 0, records=5, voted=2, thumbs=1, rejected=1)
 
 
 def test_a_reader_that_loses_a_record_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "v.jsonl", VOTE, VOTE)
     monkeypatch.setattr("dpo_data.batches.count", lambda path: 3)
-    with pytest.raises(AssertionError, match="3 records counted"):
-        append(tmp_path / "s", [path], "s")
+    good = write(tmp_path / "w.jsonl", VOTE, VOTE, {**VOTE, "winner": "?"})
+    with pytest.raises(DataError, match=r"v\.jsonl: 3 records counted, but 2 voted \+ 0 thumbs \+ 0 rejected came out"):
+        append(tmp_path / "s", [good, path], "s")
     assert open_batches(tmp_path / "s").ids == []
 
 

@@ -1,5 +1,6 @@
 """What changed between two ledgers, with the reason why; and what would change under other limits."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,17 @@ def test_what_if_refuses_unknown_names_and_settings_of_measuring(tmp_path: Path)
         changes.what_if(tmp_path, "current", {"agreement.min_agreement": 7})
     with pytest.raises(DataError, match="measured"):
         changes.what_if(tmp_path, "current", {"duplicates.jaccard": 0.7})
+
+
+@pytest.mark.parametrize("older", [{"agreement": {"nosuch_limit": 1}}, {"nosuch_group": {"x": 1}}])
+def test_a_version_of_an_older_release_is_named_and_not_the_users_setting(
+    tmp_path: Path, older: dict[str, Any]
+) -> None:
+    rows = many(20)
+    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), config())
+    manifest = version.path / "manifest.json"
+    written = json.loads(manifest.read_text(encoding="utf-8"))
+    written["config"] = changes.merged(written["config"], older)
+    manifest.write_text(json.dumps(written), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"(?s){version.id} was decided by an older release; refresh first.*nosuch"):
+        changes.what_if(tmp_path, "current", {"agreement.min_agreement": 0.7})

@@ -1,6 +1,7 @@
 """An interrupted run that goes on ends with the very bits of one that was never interrupted."""
 
 import json
+import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -142,3 +143,89 @@ def test_only_the_newest_checkpoints_and_the_best_are_kept_and_nothing_is_pickle
     assert names[-2:] == ["step-00000009", "step-00000010"]
     assert names[:-2] == [f"candidate-{step:08d}" for step in checkpoints.read_state(folder / names[-1])["candidates"]]
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+@pytest.fixture(scope="module")
+def straight_and_stopped(place: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run that never stopped, and one that died in the eighth of ten steps, with checkpoints 3 and 6."""
+    model, version = place
+    root = tmp_path_factory.mktemp("damage")
+    seen: list[int] = []
+    train(settings(model), version, root / "straight", observe=lambda *_: seen.append(1))
+    interrupted(settings(model), version, root / "stopped", after=len(seen) * 7 // 10)
+    return root / "straight", root / "stopped"
+
+
+DAMAGES = {
+    "short": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "garbled": lambda whole: whole[:-9] + bytes(255 - byte for byte in whole[-9:]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "history.safetensors", "state.json"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    place: tuple[Path, Path],
+    straight_and_stopped: tuple[Path, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    damage: str,
+) -> None:
+    model, version = place
+    straight, stopped = straight_and_stopped
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    file = run / "checkpoints" / "step-00000006" / name
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    train(settings(model), version, run, resume=True)
+    assert f"{file.parent} is damaged" in caplog.text
+    adapter = "adapter/adapter_model.safetensors"
+    assert (run / adapter).read_bytes() == (straight / adapter).read_bytes()
+    assert records(run) == records(straight)
+    assert pq.read_table(run / "pair_log.parquet").equals(pq.read_table(straight / "pair_log.parquet"))
+
+
+@pytest.mark.parametrize("broken", ["checkpoints", "log"])
+def test_a_run_without_any_whole_checkpoint_starts_again(
+    place: tuple[Path, Path],
+    straight_and_stopped: tuple[Path, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    model, version = place
+    straight, stopped = straight_and_stopped
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    files = [run / "pair_log.parquet"] if broken == "log" else list(run.glob("checkpoints/step-*/weights.safetensors"))
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-20])
+    train(settings(model), version, run, resume=True)
+    assert "starting again from step 0" in caplog.text
+    assert records(run) == records(straight)
+    assert pq.read_table(run / "pair_log.parquet").equals(pq.read_table(straight / "pair_log.parquet"))
+
+
+def test_rows_of_step_0_are_written_once_by_a_run_that_starts_over(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    config = settings(model, max_steps=3)
+    interrupted(config, version, tmp_path / "run", after=1)
+    assert [row["step"] for row in records(tmp_path / "run")][:2] == [0, 0]
+    train(config, version, tmp_path / "run", resume=True)
+    train(config, version, tmp_path / "straight")
+    assert records(tmp_path / "run") == records(tmp_path / "straight")
+
+
+def test_what_a_killed_training_left_half_written_is_swept(place: tuple[Path, Path], tmp_path: Path) -> None:
+    model, version = place
+    run = tmp_path / "run"
+    interrupted(settings(model, save_steps=1), version, run, after=5)
+    litter = [run / "checkpoints" / ".step-00000002.4711", run / ".pair_log.parquet.4711", run / ".metrics.jsonl.4711"]
+    litter[0].mkdir()
+    (litter[0] / "weights.safetensors").write_bytes(b"half")
+    for file in litter[1:]:
+        file.write_bytes(b"half")
+    (run / ".notes").write_text("a person's own")
+    train(settings(model, save_steps=1), version, run, resume=True)
+    assert not [path for path in litter if path.exists()]
+    assert [path.name for path in run.rglob(".*")] == [".notes"]

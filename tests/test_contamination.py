@@ -66,6 +66,17 @@ def test_a_benchmark_that_cannot_be_read_is_named(tmp_path: Path, name: str, con
         benchmarks.load((str(tmp_path / name),), 8)
 
 
+def test_a_benchmark_item_may_be_nested_deeper_than_the_stack(tmp_path: Path) -> None:
+    (tmp_path / "bench.jsonl").write_text(f'{{"q": {"[" * 1000}"{ITEM}"{"]" * 1000}}}\n')
+    assert overlaps(tmp_path, ITEM) == [(1.0, "bench.jsonl:1")]
+
+
+def test_a_benchmark_that_is_nested_too_deep_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(DataError, match=r"bench\.json cannot be read as \.json"):
+        benchmarks.load((str(tmp_path),), 8)
+
+
 def test_the_rule_drops_from_the_limit_on() -> None:
     frame = pl.DataFrame({"benchmark_overlap": [0.49, 0.5, None]})
     rule = contamination.rules(ContaminationLimits())["contaminated"]

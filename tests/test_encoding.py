@@ -77,10 +77,11 @@ def test_answers_that_differ_only_behind_the_cut_are_identical() -> None:
     assert found.reason == "identical_after_truncation"
 
 
-def test_a_template_that_refuses_a_role_says_so_in_words() -> None:
+def test_a_pair_that_the_template_refuses_is_left_out_with_its_words() -> None:
     strict = "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no users here') }}{% endif %}"
-    with pytest.raises(TrainError, match=r"roles user.*no users here"):
-        encode("a", "b", template=strict)
+    found = encode("a", "b", template=strict)
+    assert found.reason == "refused_by_template" and "no users here" in found.refusal
+    assert found.pair == ((), (), ())
 
 
 def test_another_template_is_another_fingerprint() -> None:

@@ -152,7 +152,7 @@ def test_json_is_one_object_on_stdout(refreshed: tuple[Recipe, Path, Any]) -> No
         (["audit", "--store", "nowhere"], 1, "no current version"),
         (["inspect", "nowhere.jsonl"], 1, "no such file"),
         (["report", "nothing", "--store", "nowhere"], 1, "names 0 runs"),
-        (["forget", "--store", "nowhere"], 2, "give either"),
+        (["forget", "--store", "nowhere"], 2, "give exactly one of"),
         (["no-such-command"], 2, "No such command"),
     ],
 )

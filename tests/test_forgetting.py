@@ -37,14 +37,14 @@ def test_a_forgotten_annotator_votes_in_no_later_version(tmp_path: Path) -> None
     write_table(tmp_path / "votes.jsonl")
     batches.append(tmp_path, [tmp_path / "votes.jsonl"], "planted", "ab_table")
     first = publish(tmp_path)
-    assert forgetting.forget(tmp_path, annotator="bob") == [first.id]
+    assert forgetting.forget(tmp_path, annotator="bob").still_in == (first.id,)
     second = publish(tmp_path)
     assert second.id != first.id
     ledger = second.ledger().collect()
     assert ledger.height == 11 and ledger["votes"].sum() == 10
     alone = ledger.filter(votes=0)
     assert alone.height == 1 and alone["reasons"].to_list() == [["no_votes"]]
-    assert forgetting.forget(tmp_path, annotator="bob") == [first.id]
+    assert forgetting.forget(tmp_path, annotator="bob").still_in == (first.id,)
     assert (tmp_path / "forgotten.jsonl").read_text() == '{"annotator": "bob"}\n'
 
 
@@ -53,7 +53,7 @@ def test_a_forgotten_comparison_is_in_no_later_ledger(tmp_path: Path) -> None:
     batches.append(tmp_path, [tmp_path / "votes.jsonl"], "planted", "ab_table")
     first = publish(tmp_path)
     gone = first.ledger().collect()["comparison_id"][0]
-    assert forgetting.forget(tmp_path, comparison=gone) == [first.id]
+    assert forgetting.forget(tmp_path, comparison=gone).still_in == (first.id,)
     second = publish(tmp_path)
     assert gone not in second.ledger().collect()["comparison_id"]
     assert second.stats["changes"]["gone_comparisons"] == 1

@@ -45,7 +45,7 @@ def problems(found: list[Row]) -> dict[int, str]:
         (b"[1, 2]", "The record is a list, expected a JSON object."),
         (b'"text"', "The record is text, expected a JSON object."),
         (b"null", "The record is null, expected a JSON object."),
-        (b"[" * 5000 + b"]" * 5000, "Not valid JSON"),
+        (b"[" * 5000 + b"]" * 5000, "nested deeper than 1,024 levels"),
         (b'{"prompt": "a\x00b"}', "Not valid JSON"),
     ],
 )

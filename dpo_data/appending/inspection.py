@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpo_data.appending.accounting import check_fates, stamps, unchanged
+from dpo_data.appending.joining import Joined
+from dpo_data.appending.parts import REJECTED, THUMBED, VOTED
 from dpo_data.formats.detect import reader
-from dpo_data.formats.files import count
-from dpo_data.formats.records import Item, Judgement, Reject
+from dpo_data.formats.files import Piece, count, fixed
+from dpo_data.formats.records import Item, Judgement, Reader, Reject
 
 SHOWN = 3  # rows of each kind that are shown
 SHOWN_REJECTS = 20
@@ -34,10 +37,21 @@ class Inspection:
 def inspect(path: Path, format: str | None = None, columns: Mapping[str, Any] | None = None) -> Inspection:
     """Read the whole file as an append would, and write nothing. `DataError` when it cannot be read as a whole."""
     name, read = reader(path, format, columns)
-    seen = Inspection(str(path), name, count(path))
+    before = stamps([path, *read.companions(path)])
+    piece = fixed(path, before[path].size) if read.parse is not None else None
+    with unchanged(before, growing=[path] if piece is not None else []):
+        return _inspected(path, piece, name, read)
+
+
+def _inspected(path: Path, piece: Piece | None, name: str, read: Reader) -> Inspection:
+    seen = Inspection(str(path), name, count(piece or path))
     reasons: Counter[str] = Counter()
     annotators: set[str | None] = set()
-    for item in read.read(path):
+    fates = Joined()
+    for item in read.read(piece or path):
+        fate = REJECTED if isinstance(item, Reject) else VOTED if isinstance(item, Judgement) else THUMBED
+        for record in item.records:
+            fates.mark(0, record, fate)
         if isinstance(item, Reject):
             seen.rejected += 1
             reasons[item.reason] += 1
@@ -47,6 +61,7 @@ def inspect(path: Path, format: str | None = None, columns: Mapping[str, Any] | 
             continue
         annotators.add(item.annotator)
         _count(seen, item)
+    check_fates(path, seen.records, fates.of(0))
     seen.annotators = len(annotators - {None})
     seen.reasons = dict(reasons.most_common())
     return seen

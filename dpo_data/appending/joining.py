@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpo_data.appending import thumb_pairs
-from dpo_data.appending.parts import PART_ITEMS, THUMBED, VOTED, Job, Part, Texts, Written
+from dpo_data.appending.parts import PART_ITEMS, REJECTED, THUMBED, VOTED, Job, Part, Texts, Written
 from dpo_data.schema import COMPARISONS, REJECTS, THUMBS, VOTES, empty
 
 TABLES = {"comparisons": COMPARISONS, "votes": VOTES, "thumbs": THUMBS, "rejects": REJECTS}
+FATES = {"voted": VOTED, "thumbs": THUMBED, "rejected": REJECTED}
 MODULUS = 2**128
 
 
@@ -43,6 +44,11 @@ class Joined:
         if record >= len(fates):
             fates.extend(bytes(record + 1 - len(fates)))
         fates[record] = max(fates[record], fate)
+
+    def of(self, file: int) -> dict[str, int]:
+        """How many records of a file became what."""
+        fates = self.fates.get(file, bytearray())
+        return {name: fates.count(fate) for name, fate in FATES.items()}
 
     def became(self, fate: int) -> int:
         """How many records became this."""

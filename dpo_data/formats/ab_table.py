@@ -6,6 +6,7 @@ sides; every other column becomes an attribute. Tables with other column names a
 `columns.py`, from a mapping in the recipe.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,7 @@ WINNERS: dict[str, Side] = {
     **dict.fromkeys(SECOND, "second"),
     **dict.fromkeys((*TIE, *BOTH_BAD), "tie"),
 }
+_UNKNOWN = re.compile(r"The winner is (?:(?P<quote>['\"])(?P<text>.*)(?P=quote);|the number (?P<number>[^\s,]+))")
 FIELDS = {"prompt", "response_a", "response_b", "winner", "choice", "annotator", "annotator_kind", "at", "strength"}
 FIELDS |= {"shown_first", "model_a", "model_b"}
 
@@ -54,6 +56,12 @@ def winner(value: Any, present: bool = True) -> tuple[Side, dict[str, str]]:
             )
         raise UnreadableError(f"The winner {found(value, present)}; expected a, b, tie or one of their usual names.")
     return side, {"both_bad": "true"} if name in BOTH_BAD else {}
+
+
+def unknown_winner(reason: str) -> str | None:
+    """The value that `winner` did not know, from the sentence of its reject; None for any other sentence."""
+    match = _UNKNOWN.match(reason)
+    return None if match is None else match["text"] or match["number"]
 
 
 def parse(record: Record) -> Iterator[Item]:

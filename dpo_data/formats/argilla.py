@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpo_data.formats.ab_table import WINNERS
+from dpo_data.formats.decoding import names as keys_of
 from dpo_data.formats.messages import messages
 from dpo_data.formats.ratings import by_rating
 from dpo_data.formats.records import (
@@ -22,6 +23,7 @@ from dpo_data.formats.records import (
     Side,
     UnreadableError,
     identifier,
+    number_of,
     response_of,
 )
 
@@ -53,7 +55,7 @@ def parse(record: Record) -> Iterator[Item]:
     if prompt_name is None or len(names) < 2:
         raise UnreadableError(
             f"No prompt field ({', '.join(PROMPTS)}) with two response fields (response_1, response_2, …) among "
-            f"{', '.join(map(str, fields))}."
+            f"{keys_of(fields)}."
         )
     prompt = messages(fields[prompt_name], prompt_name)
     texts = [response_of(fields, name) for name in names]
@@ -62,7 +64,12 @@ def parse(record: Record) -> Iterator[Item]:
         for answer in answers:
             index = _rated_side(question, names)
             if index is not None and isinstance(answer.value, int | float) and not isinstance(answer.value, bool):
-                rated.setdefault(answer.user, {})[index] = float(answer.value)
+                given = rated.setdefault(answer.user, {})
+                if index in given:
+                    who = "More than one anonymous user" if answer.user is None else f"User {answer.user}"
+                    verb = "may have rated" if answer.user is None else "rated"
+                    raise UnreadableError(f"{who} {verb} {names[index]} twice: their ratings cannot be told apart.")
+                given[index] = number_of(answer.value, question)
             else:
                 yield from _votes(prompt, texts, names, answer)
     ratings = [{user: given[side] for user, given in rated.items() if side in given} for side in range(len(texts))]
@@ -141,7 +148,7 @@ def _side(value: Any, names: list[str]) -> int:
         return same[0]
     side = {"first": 0, "second": 1}.get(WINNERS.get(label, "tie"))
     if side is None:
-        raise UnreadableError(f"The answer {label!r} names none of the responses {', '.join(names)}.")
+        raise UnreadableError(f"The answer {label!r} names none of the responses {keys_of(names)}.")
     return side
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from dpo_data.formats.ab_table import winner
+from dpo_data.formats.decoding import names
 from dpo_data.formats.files import rows
 from dpo_data.formats.kto import thumb
 from dpo_data.formats.messages import messages
@@ -37,6 +38,7 @@ from dpo_data.formats.records import (
     moment,
     number_of,
     plain,
+    reject,
     response,
 )
 from dpo_data.settings import Settings
@@ -99,7 +101,7 @@ def _at(record: Record, name: str | None) -> Any:
     value: Any = record
     for step in name.split("."):
         if not isinstance(value, dict) or step not in value:
-            raise UnreadableError(f"Column {name!r} is missing; the record has {', '.join(map(str, record))}.")
+            raise UnreadableError(f"Column {name!r} is missing; the record has {names(record)}.")
         value = value[step]
     return value
 
@@ -163,8 +165,8 @@ def _rated(columns: Columns, path: Path) -> Iterator[Item]:
             facts = plain({name: _at(row.value, name) for name in columns.attributes})
             text, model = _text(row.value, columns.response), plain({"model": _at(row.value, columns.model)})
             groups.setdefault(key, []).append((row.number, prompt, text, rating, {**facts}, model.get("model", "")))
-        except UnreadableError as problem:
-            yield Reject(str(problem), row.text, (row.number,))
+        except Exception as problem:
+            yield reject(row, problem)
     for (_, annotator), group in groups.items():
         if len(group) == 1:
             yield Reject("No second rated response to this prompt by this annotator.", group[0][2], (group[0][0],))

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dpo_data.formats import READERS, columns
-from dpo_data.formats.files import rows
-from dpo_data.formats.records import Reader
+from dpo_data.formats.decoding import names
+from dpo_data.formats.files import check_name, rows
+from dpo_data.formats.records import Reader, Record
 from dpo_data.schema import DataError
 
 SAMPLE = 20  # records looked at: enough to see past a broken or odd first one
@@ -20,15 +21,19 @@ def detect(path: Path) -> str:
 
     `DataError` when none does (with the keys found), or when two recognise equally many.
     """
-    sample = [row.value for row in islice(rows(path), 10 * SAMPLE) if row.problem is None][:SAMPLE]
+    first = list(islice(rows(path), 10 * SAMPLE))
+    sample = [row.value for row in first if row.problem is None][:SAMPLE]
     if not sample:
-        raise DataError(f"{path}: none of the first records can be read, so its format cannot be told. Check the file.")
-    votes = {name: sum(reader.detect(record) for record in sample) for name, reader in READERS.items()}
+        why = f" Record {first[0].number}: {first[0].problem}" if first else " It holds nothing but white space."
+        raise DataError(
+            f"{path}: none of the first records can be read, so its format cannot be detected.{why} Check the file."
+        )
+    votes = {name: sum(_recognises(reader, record) for record in sample) for name, reader in READERS.items()}
     most = max(votes.values())
     best = [name for name, count in votes.items() if count == most]
     if most and len(best) == 1:
         return best[0]
-    keys = ", ".join(sorted({str(key) for record in sample for key in record}))
+    keys = names(sorted({str(key) for record in sample for key in record}))
     if most:
         raise DataError(f"{path}: could be {' or '.join(best)} (keys: {keys}). Name the format of this source.")
     raise DataError(
@@ -37,8 +42,16 @@ def detect(path: Path) -> str:
     )
 
 
+def _recognises(reader: Reader, record: Record) -> bool:
+    try:
+        return bool(reader.detect(record))
+    except Exception:  # a record of any other shape
+        return False
+
+
 def reader(path: Path, format: str | None = None, mapping: Mapping[str, Any] | None = None) -> tuple[str, Reader]:
     """The name and the reader for a file: as named, by the columns' mapping, or detected."""
+    check_name(path)
     if mapping is not None:
         if format not in (None, "columns"):
             raise DataError(f"{path}: a mapping of columns goes with the format columns, not with {format!r}.")

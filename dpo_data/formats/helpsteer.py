@@ -24,6 +24,7 @@ from dpo_data.formats.records import (
     UnreadableError,
     number_of,
     plain,
+    reject,
     response_of,
     text_of,
 )
@@ -54,8 +55,8 @@ def _group(group: list[Row]) -> Iterator[Item]:
             text_of(row.value, "prompt")
             score = sum(weight * number_of(row.value.get(name), name) for name, weight in WEIGHTS.items())
             read.append((row, response_of(row.value, "response"), round(score, 9)))
-        except UnreadableError as problem:
-            yield Reject(str(problem), row.text, (row.number,))
+        except Exception as problem:
+            yield reject(row, problem)
     if len(read) == 1:
         row = read[0][0]
         yield Reject("No second rated response to this prompt stands beside it.", row.text, (row.number,))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import orjson
 
-from dpo_data.formats.decoding import Row, decode, has_long_number
+from dpo_data.formats import decoding
+from dpo_data.formats.decoding import Row, decode, has_long_number, oversized
 from dpo_data.schema import DataError
 
 # Larger arrays are decoded item by item: decoded as a whole they take several times their size in memory.
@@ -28,24 +29,27 @@ def records(path: Path, data: bytes) -> Iterator[Row]:
 
 
 def _array(path: Path, data: bytes) -> Iterator[Row]:
-    """The items of an array; large, broken or long-numbered ones are cut apart by brackets and decoded one by one."""
+    """The items of an array; large, broken or long-numbered ones are cut apart by brackets and decoded one by one.
+
+    So is an array with an item that is no object: its reject shows the item's own bytes.
+    """
     items = None
     if len(data) <= WHOLE_ARRAY_BYTES:
         with suppress(orjson.JSONDecodeError):
             items = orjson.loads(data)
-    if not items or has_long_number(items):
+    if not items or not all(type(item) is dict for item in items) or has_long_number(items):
         yield from _cut(path, data)
         return
     for number, item in enumerate(items, 1):
-        yield Row(number, item) if type(item) is dict else decode(number, orjson.dumps(item))
+        yield Row(number, item)
 
 
 def _object(data: bytes) -> Iterator[Row]:
     """One object: the records under one of the usual names (`WRAPPERS`), or one record."""
-    whole = decode(1, data)
+    whole = decode(1, data, limited=False)
     lists = [value for key, value in whole.value.items() if key in WRAPPERS and type(value) is list and value]
     if len(lists) != 1 or not all(type(item) is dict for item in lists[0]):
-        yield whole
+        yield whole if len(data) <= decoding.MAX_RECORD_BYTES else oversized(1, data, len(data))
         return
     for number, item in enumerate(lists[0], 1):
         yield Row(number, item)

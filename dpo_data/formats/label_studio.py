@@ -12,6 +12,7 @@ from typing import Any
 
 from dpo_data.formats.ab_table import winner
 from dpo_data.formats.argilla import PROMPTS, RESPONSE
+from dpo_data.formats.decoding import names
 from dpo_data.formats.messages import messages
 from dpo_data.formats.ratings import by_rating
 from dpo_data.formats.records import (
@@ -43,7 +44,7 @@ def parse(record: Record) -> Iterator[Item]:
         raise UnreadableError("Field 'data' is no object.")
     prompt_name = next((name for name in PROMPTS if name in data), None)
     if prompt_name is None:
-        raise UnreadableError(f"No prompt among the data keys {', '.join(data)}; expected one of {', '.join(PROMPTS)}.")
+        raise UnreadableError(f"No prompt among the data keys {names(data)}; expected one of {', '.join(PROMPTS)}.")
     prompt = messages(data[prompt_name], prompt_name)
     for annotation in record.get("annotations") or ():
         if isinstance(annotation, dict) and not annotation.get("was_cancelled"):
@@ -71,24 +72,27 @@ def _annotation(prompt: list[Message], data: Record, annotation: Record) -> Iter
             picked = (value.get("choices") or [None])[0]
             yield _choice(common, data, region, winner(picked)[0], picked)
         elif region.get("type") == "rating":
-            rated[str(region.get("to_name"))] = number_of(value.get("rating"), "rating")
+            name = str(region.get("to_name"))
+            if name in rated:
+                raise UnreadableError(f"An annotation rates {name} twice.")
+            rated[name] = number_of(value.get("rating"), "rating")
         elif region.get("type") == "ranker":
             yield from _ranking(common, data, value.get("ranker"))
     if rated:
-        names = [name for name in _responses(data, None) if name in rated]
-        yield from _rated(common, [response_of(data, name) for name in names], [rated[name] for name in names], 4.0)
+        keys = [key for key in _responses(data, None) if key in rated]
+        yield from _rated(common, [response_of(data, key) for key in keys], [rated[key] for key in keys], 4.0)
 
 
 def _choice(common: Judgement, data: Record, region: Record, choice: Side | None, said: Any) -> Judgement:
     if choice is None:
         raise UnreadableError(f"The pairwise result selects {said!r}, expected left or right.")
-    names = _responses(data, region.get("to_name"))
-    if len(names) != 2:
-        raise UnreadableError(f"{len(names)} responses among the data keys {', '.join(data)}, expected two.")
+    keys = _responses(data, region.get("to_name"))
+    if len(keys) != 2:
+        raise UnreadableError(f"{len(keys)} responses among the data keys {names(data)}, expected two.")
     return Judgement(
         common.prompt,
-        response_of(data, names[0]),
-        response_of(data, names[1]),
+        response_of(data, keys[0]),
+        response_of(data, keys[1]),
         choice,
         annotator=common.annotator,
         annotator_kind="human",
@@ -113,6 +117,8 @@ def _ranking(common: Judgement, data: Record, ranker: Any) -> Iterator[Judgement
     )
     texts = {str(item["id"]): str(item.get("body") or item.get("html") or item.get("title") or "") for item in items}
     ranked = [str(key) for key in order if str(key) in texts]
+    if len(texts) < len(items) or len(set(ranked)) < len(ranked):
+        raise UnreadableError("The ranking names one of the task's items twice, or two items have one id.")
     if len(ranked) < 2:
         raise UnreadableError("The ranking names fewer than two of the task's items.")
     yield from _rated(

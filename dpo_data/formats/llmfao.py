@@ -5,19 +5,19 @@ by the file's name. Blank outputs are kept as blank responses.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dpo_data.formats.ab_table import winner
-from dpo_data.formats.files import rows
+from dpo_data.formats.companions import Companion
 from dpo_data.formats.messages import user
 from dpo_data.formats.records import (
     Item,
     Judgement,
     Record,
-    UnreadableError,
     each,
     identifier,
+    key_of,
     plain,
     response_of,
     text_of,
@@ -43,18 +43,17 @@ def read(path: Path) -> Iterator[Item]:
     beside = path.parent / PAIRS
     if not beside.is_file():
         raise DataError(f"{path}: the texts of these votes are missing; expected {PAIRS} in the same folder.")
-    pairs = {str(row.value.get("id")): row.value for row in rows(beside) if row.problem is None}
+    pairs = Companion(beside, partial(key_of, name="id"))
     judge = path.name.split("-")[0] if not path.name.startswith("crowd-") else None
 
     def parse(record: Record) -> Iterator[Item]:
-        yield _vote(record, pairs.get(str(record.get("id"))), judge)
+        number = key_of(record, "id")
+        yield _vote(record, pairs.get(number, f"Pair {number}"), judge)
 
     return each(path, parse)
 
 
-def _vote(record: Record, pair: dict[str, Any] | None, judge: str | None) -> Judgement:
-    if pair is None:
-        raise UnreadableError(f"Pair {record.get('id')!r} is not in {PAIRS}.")
+def _vote(record: Record, pair: Record, judge: str | None) -> Judgement:
     choice, attributes = winner(record.get("winner"), "winner" in record)
     worker = identifier(record.get("worker"))
     return Judgement(

@@ -10,9 +10,7 @@ before the last turn; then the response is the whole differing rest, written as 
 import re
 from typing import Any
 
-import orjson
-
-from dpo_data.formats.records import Message, UnreadableError, response
+from dpo_data.formats.records import Message, UnreadableError, as_json, response
 
 ROLES = {
     "human": "user", "user": "user", "prompter": "user", "prompt": "user", "question": "user",
@@ -48,7 +46,7 @@ def message(item: Any, where: str) -> Message:
     role = item.get("role", item.get("from"))
     known = ROLES.get(role.lower()) if isinstance(role, str) else None
     if known is None:
-        raise UnreadableError(f"Message {where} has the role {role!r}; expected one of {', '.join(sorted(ROLES))}.")
+        raise UnreadableError(f"Message {where} has the role {role!r:.40}; expected one of {', '.join(sorted(ROLES))}.")
     return Message(role=known, content=content(item, where))
 
 
@@ -63,7 +61,7 @@ def content(item: dict[str, Any], where: str) -> str:
         body = f"<think>\n{thinking.strip()}\n</think>\n\n{body}"
     for call in item.get("tool_calls") or ():
         function = call.get("function", call) if isinstance(call, dict) else call
-        body += f"{'' if not body else chr(10)}<tool_call>\n{orjson.dumps(function).decode()}\n</tool_call>"
+        body += f"{'' if not body else chr(10)}<tool_call>\n{as_json(function, where)}\n</tool_call>"
     return body
 
 

@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dpo_data.formats.decoding import Row
+from dpo_data.formats.decoding import Row, clipped
 from dpo_data.formats.files import rows
 from dpo_data.formats.messages import message
 from dpo_data.formats.ratings import by_rating
@@ -24,6 +24,7 @@ from dpo_data.formats.records import (
     UnreadableError,
     number_of,
     plain,
+    reject,
     response_of,
     text_of,
 )
@@ -39,18 +40,25 @@ def parse(record: Record) -> Iterator[Item]:
     root = record.get("prompt")
     if not isinstance(root, dict):
         raise UnreadableError("Field 'prompt' is no message with replies.")
-    yield from _below(root, [])
+    yield from _below(root)
 
 
-def _below(node: dict[str, Any], path: list[Message]) -> Iterator[Judgement]:
-    yield from _compare(node, path)
-    here = [*path, message({"role": node.get("role"), "content": node.get("text")}, "text")]
-    for reply in node.get("replies") or ():
-        yield from _below(reply, here)
+def _below(root: dict[str, Any]) -> Iterator[Judgement]:
+    """The votes at every message of the tree, parents first; iterative, since a conversation has any length."""
+    waiting: list[tuple[dict[str, Any], list[Message]]] = [(root, [])]
+    while waiting:
+        node, path = waiting.pop()
+        yield from _compare(node, path)
+        here = [*path, _turn(node)]
+        waiting.extend((reply, here) for reply in reversed(node.get("replies") or ()))
+
+
+def _turn(node: dict[str, Any]) -> Message:
+    return message({"role": node.get("role"), "content": node.get("text")}, "text")
 
 
 def _compare(node: dict[str, Any], path: list[Message]) -> Iterator[Judgement]:
-    here = [*path, message({"role": node.get("role"), "content": node.get("text")}, "text")]
+    here = [*path, _turn(node)]
     replies = [reply for reply in node.get("replies") or () if isinstance(reply, dict)]
     ranked = [
         reply
@@ -84,10 +92,13 @@ def read_messages(path: Path) -> Iterator[Item]:
     for row in rows(path):
         try:
             _check(row)
-            nodes[row.value["message_id"]] = row
+            first = nodes.setdefault(row.value["message_id"], row)
+            if first is not row:
+                key = clipped(row.value["message_id"], 60)
+                raise UnreadableError(f"The message {key} is in the file twice, first in line {first.number}.")
             children.setdefault(row.value.get("parent_id") or "", []).append(row)
-        except UnreadableError as problem:
-            yield Reject(str(problem), row.text, (row.number,))
+        except Exception as problem:
+            yield reject(row, problem)
     used: set[int] = set()
     for parent in nodes.values():
         for vote in _siblings(parent, nodes, children.get(parent.value["message_id"], [])):
@@ -103,7 +114,8 @@ def _check(row: Row) -> None:
     if row.problem is not None:
         raise UnreadableError(row.problem)
     text_of(row.value, "message_id")
-    message({"role": row.value.get("role"), "content": row.value.get("text")}, "text")
+    _turn(row.value)
+    response_of(row.value, "text")
     if row.value.get("parent_id") is not None:
         text_of(row.value, "parent_id")
     if row.value.get("rank") is not None:
@@ -131,7 +143,7 @@ def _siblings(parent: Row, nodes: dict[str, Row], replies: list[Row]) -> Iterato
         return
     ranked.sort(key=lambda row: number_of(row.value["rank"], "rank"))
     node = {**parent.value, "replies": [row.value for row in ranked]}
-    before = [message({"role": row.value.get("role"), "content": row.value.get("text")}, "text") for row in path[:-1]]
+    before = [_turn(row.value) for row in path[:-1]]
     for vote, (one, two) in zip(_compare(node, before), combinations(ranked, 2), strict=True):
         vote.records = (*(row.number for row in path), one.number, two.number)
         yield vote

@@ -8,12 +8,24 @@ the attribute non_text_response, so that a rule can drop it; nothing is dropped 
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpo_data.formats.files import rows
+from dpo_data.formats.companions import Companion
 from dpo_data.formats.messages import user
-from dpo_data.formats.records import Item, Judgement, Record, Side, UnreadableError, each, plain, response_of, text_of
+from dpo_data.formats.records import (
+    Item,
+    Judgement,
+    Record,
+    Side,
+    UnreadableError,
+    each,
+    key_of,
+    plain,
+    response_of,
+    text_of,
+)
 from dpo_data.schema import DataError
 
 CHOICES: dict[str, Side] = {"0": "tie", "1": "first", "2": "second", "tie": "tie"}
@@ -80,13 +92,12 @@ def read_judge(path: Path) -> Iterator[Item]:
     """One vote a record by the model the file is named after; "garbage" is a verdict that could not be read."""
     if not judged(path):
         raise DataError(f"{path}: the pairs of these verdicts are missing; expected {TESTSET} in the same folder.")
-    pairs = {row.value.get("idx"): row.value for row in rows(path.parent / TESTSET) if row.problem is None}
+    pairs = Companion(path.parent / TESTSET, partial(key_of, name="idx"))
     judge = path.name.removesuffix(f"-{TESTSET}")
 
     def parse(record: Record) -> Iterator[Item]:
-        pair = pairs.get(record.get("idx"))
-        if pair is None:
-            raise UnreadableError(f"Pair {record.get('idx')!r} is not in {TESTSET}.")
+        index = key_of(record, "idx")
+        pair = pairs.get(index, f"Pair {index}")
         verdict = next((value for key, value in record.items() if JUDGEMENT.fullmatch(key)), None)
         yield from _votes(pair, {judge: verdict}, "model")
 

@@ -6,7 +6,7 @@ conversation went on with) need not be the highest score, so it stays an attribu
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from dpo_data.formats.records import (
     Reject,
     UnreadableError,
     identifier,
+    key_of,
     number_of,
     plain,
+    reject,
     response_of,
     text_of,
 )
@@ -39,29 +41,39 @@ def detect_utterances(record: Record) -> bool:
 def read_utterances(path: Path) -> Iterator[Item]:
     """Votes of each turn; the rows of a conversation stand together in the file."""
     key = lambda row: row.value.get("conversation_id") if row.problem is None else f"#{row.number}"  # noqa: E731
+    lines: dict[tuple[str, str], int] = {}
     for _, group in groupby(rows(path), key=key):
-        yield from _conversation(list(group))
+        yield from _conversation(list(group), lines)
 
 
-def _conversation(group: list[Row]) -> Iterator[Item]:
+def _conversation(group: list[Row], lines: dict[tuple[str, str], int]) -> Iterator[Item]:
+    """The votes of a conversation; `lines` has the line of every utterance of the file so far."""
     readable: list[Row] = []
     for row in group:
         try:
             if row.problem is not None:
                 raise UnreadableError(row.problem)
+            _check_new(row, lines)
             text_of(row.value, "user_prompt")
             response_of(row.value, "model_response")
             number_of(row.value.get("turn"), "turn")
             number_of(row.value.get("score"), "score")
             readable.append(row)
-        except UnreadableError as problem:
-            yield Reject(str(problem), row.text, (row.number,))
+        except Exception as problem:
+            yield reject(row, problem)
     context: list[Message] = []
     readable.sort(key=lambda row: number_of(row.value["turn"], "turn"))
     for _, turn in groupby(readable, key=lambda row: number_of(row.value["turn"], "turn")):
         answers = list(turn)
         yield from _turn(answers, context)
         context = [*context, *_went_on(answers)]
+
+
+def _check_new(row: Row, lines: dict[tuple[str, str], int]) -> None:
+    utterance = identifier(row.value.get("utterance_id"))
+    place = (key_of(row.value, "conversation_id"), utterance or "")
+    if utterance is not None and lines.setdefault(place, row.number) != row.number:
+        raise UnreadableError(f"The utterance {utterance} is in the file twice, first in line {lines[place]}.")
 
 
 def _turn(answers: list[Row], context: list[Message]) -> Iterator[Item]:
@@ -83,10 +95,10 @@ def _votes(prompt: list[Message], answers: list[Record], facts: Record) -> Itera
     texts = [response_of(answer, "model_response") for answer in answers]
     scores: list[dict[str | None, float]] = [{user: number_of(answer.get("score"), "score")} for answer in answers]
     models = [answer.get("model_name") for answer in answers]
-    chosen = dict(zip(texts, (answer.get("if_chosen") for answer in answers), strict=True))
-    for vote in by_rating(prompt, texts, scores, SCALE_WIDTH, models, common):
-        vote.of_first = {**vote.of_first, **plain({"went_on": chosen[vote.first]})}
-        vote.of_second = {**vote.of_second, **plain({"went_on": chosen[vote.second]})}
+    votes = by_rating(prompt, texts, scores, SCALE_WIDTH, models, common)
+    for vote, (first, second) in zip(votes, combinations(answers, 2), strict=True):
+        vote.of_first = {**vote.of_first, **plain({"went_on": first.get("if_chosen")})}
+        vote.of_second = {**vote.of_second, **plain({"went_on": second.get("if_chosen")})}
         yield vote
 
 

@@ -10,14 +10,26 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from dpo_data.formats.files import rows
+from dpo_data.formats.companions import Companion
 from dpo_data.formats.messages import user
-from dpo_data.formats.records import Item, Judgement, Record, Side, UnreadableError, each, number_of, plain
+from dpo_data.formats.records import (
+    Item,
+    Judgement,
+    Record,
+    Side,
+    UnreadableError,
+    each,
+    key_of,
+    number_of,
+    plain,
+    text_of,
+)
 from dpo_data.schema import DataError
 
 NAME = re.compile(r"(?P<one>.+?)-vs-(?P<two>.+?)-(?P<judge>[^-]+-[^-]+)-reviewer")
 CHOICES: dict[float, Side] = {1.0: "first", 2.0: "second", 3.0: "tie"}
 QUESTIONS = "vicuna_questions.jsonl"
+BY_QUESTION = partial(key_of, name="question_id")
 
 
 def detect(record: Record) -> bool:
@@ -37,39 +49,41 @@ def read(path: Path) -> Iterator[Item]:
     root = path.parent.parent
     if named is None or not (root / QUESTIONS).is_file():
         raise DataError(f"{path}: expected a name like <m1>-vs-<m2>-<judge>-reviewer… and {QUESTIONS} one folder up.")
-    questions = {row.value.get("question_id"): row.value for row in rows(root / QUESTIONS) if row.problem is None}
+    questions = Companion(root / QUESTIONS, BY_QUESTION)
     sides = [_answers(root / "generations", named[side]) for side in ("one", "two")]
     return each(path, partial(_vote, questions, sides, (named["one"], named["two"]), named["judge"]))
 
 
-def _answers(folder: Path, name: str) -> dict[object, str]:
+def _answers(folder: Path, name: str) -> Companion:
     """Answers by question; the comparison's name writes - where the file's has _."""
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
         if path.stem.replace("_", "-") == name.replace("_", "-"):
-            values = [row.value for row in rows(path) if row.problem is None]
-            answers = {value.get("question_id"): value.get("generation", value.get("text")) for value in values}
-            return {number: text for number, text in answers.items() if isinstance(text, str)}
+            return Companion(path, BY_QUESTION, _answer)
     raise DataError(f"{folder}: no file of answers by {name}; expected {name}.jsonl.")
 
 
+def _answer(row: Record) -> str:
+    return text_of(row, "generation" if "generation" in row else "text")
+
+
 def _vote(
-    questions: dict[object, Record], sides: list[dict[object, str]], names: tuple[str, str], judge: str, record: Record
+    questions: Companion, sides: list[Companion], names: tuple[str, str], judge: str, record: Record
 ) -> Iterator[Item]:
-    number = record.get("question_id")
-    if number not in questions or any(number not in side for side in sides):
-        raise UnreadableError(f"Question {number!r} has no text or no answer beside this file.")
+    number = key_of(record, "question_id")
+    question = questions.get(number, f"Question {number}")
+    first, second = (side.get(number, f"The answer to question {number}") for side in sides)
     score = number_of(record.get("score"), "score")
     if score not in CHOICES:
         raise UnreadableError(f"The score is {score:g}, no readable verdict; expected 1, 2 or 3 (tie).")
     yield Judgement(
-        user(str(questions[number]["text"])),
-        sides[0][number],
-        sides[1][number],
+        user(text_of(question, "text")),
+        first,
+        second,
         CHOICES[score],
         annotator=judge,
         annotator_kind="model",
         shown_first="first",
-        attributes=plain({"category": questions[number].get("category")}),
+        attributes=plain({"category": question.get("category")}),
         of_first={"model": names[0]},
         of_second={"model": names[1]},
     )

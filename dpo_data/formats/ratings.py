@@ -45,12 +45,15 @@ def parse(record: Record) -> Iterator[Item]:
     if not isinstance(responses, list) or not all(isinstance(item, dict) for item in responses):
         raise UnreadableError("Field 'responses' is no list of objects with a text and a rating.")
     low, high = record.get("scale") or DEFAULT_SCALE
+    width = number_of(high, "scale") - number_of(low, "scale")
+    if width <= 0:
+        raise UnreadableError(f"Field 'scale' runs from {low} to {high}, expected the lower end first.")
     rest = plain({key: value for key, value in record.items() if key not in FIELDS})
     yield from by_rating(
         messages(record.get("prompt"), "prompt"),
         [response_of(item, "text") for item in responses],
         [_ratings(item, identifier(record.get("annotator"))) for item in responses],
-        width=float(high) - float(low),
+        width=width,
         models=[item.get("model") for item in responses],
         common=Judgement([], "", "", "tie", at=moment(record.get("at")), attributes=rest),
     )

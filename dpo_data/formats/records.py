@@ -1,13 +1,14 @@
 """What a reader yields: judgements, thumbs and rejects, each with the raw record it came from.
 
-A `Judgement` is one vote on one comparison, with the sides as the source has them ("first",
-"second"); nothing is canonicalised, judged or dropped here. Side-bound facts (a model's name, a
-gold label) are kept apart from plain attributes, because the store orders sides by text hash.
-The surprise: `record` is filled in by `each`, so that no reader can forget or invent a record number.
+A `Judgement` is one vote on one comparison, with the sides as the source has them ("first", "second"); nothing is
+canonicalised, judged or dropped here. Side-bound facts (a model's name, a gold label) are kept apart from plain
+attributes, because the store orders sides by text hash. Record numbers are filled in by `each`, never by a reader.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Any, Literal, TypedDict
 
 import orjson
 
-from dpo_data.formats.decoding import Row
+from dpo_data.formats.decoding import MAX_EXACT_DEPTH, Row, clipped, is_deeper
 from dpo_data.formats.files import Piece, rows
+from dpo_data.schema import DataError
+
+REASON_CHARACTERS = 500  # of a reject's reason: it may quote the data
 
 NOT_FACTS = {"id", "idx", "index", "question_id", "prompt_id", "uuid", "conversation_id", "session_id", "row_id"}
 NOT_FACTS |= {"evaluation_session_id", "tstamp", "timestamp", "created_at", "updated_at"}
@@ -32,10 +36,7 @@ class Message(TypedDict):
 
 
 class NonText(str):
-    """A response that the source gives as a JSON value (true, 3.5, …), written as JSON writes it.
-
-    The record stays; the comparison says so in the attribute non_text_response, for a rule to drop it.
-    """
+    """A response that is another JSON value (true, 3.5, …), as JSON writes it: the attribute non_text_response."""
 
     __slots__ = ()
 
@@ -91,6 +92,9 @@ class Reject:
     text: str
     records: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        self.reason = clipped(self.reason, REASON_CHARACTERS)
+
 
 Item = Judgement | Thumb | Reject
 
@@ -119,7 +123,20 @@ class Reader:
             return each(path, self.parse)
         if self.whole is None or isinstance(path, Piece):
             raise TypeError("a reader without `parse` reads whole files by its `whole`")
-        return self.whole(path)
+        return _guarded(path, self.whole)
+
+
+def _guarded(path: Path, whole: Callable[[Path], Iterator[Item]]) -> Iterator[Item]:
+    """The items of a whole file; what no reject accounts for is one error that names the file."""
+    try:
+        yield from whole(path)
+    except (DataError, MemoryError, OSError):
+        raise
+    except Exception as problem:
+        reason = f"{type(problem).__name__}: {clipped(str(problem), 300)}"
+        raise DataError(
+            f"{path}: cannot be read in this format ({reason}). Check it and the files beside it."
+        ) from problem
 
 
 def each(path: Path | Piece, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
@@ -134,24 +151,31 @@ def each(path: Path | Piece, parse: Callable[[Record], Iterable[Item]]) -> Itera
 def one(row: Row, parse: Callable[[Record], Iterable[Item]]) -> Iterator[Item]:
     """The items of one raw record, each bearing the record's number."""
     where = (row.number,)
-    if row.problem is not None:
-        yield Reject(row.problem, row.text, where)
-        return
     silent = True
     try:
+        if row.problem is not None:
+            raise UnreadableError(row.problem)
         for item in parse(row.value):
             item.records = where
             silent = False
             yield item
-    except UnreadableError as problem:
-        yield Reject(str(problem), row.text, where)
-        return
-    except (LookupError, TypeError, AttributeError, ValueError) as problem:
-        shape = f"{type(problem).__name__}: {problem}"
-        yield Reject(f"The record does not have the shape of this format ({shape}).", row.text, where)
+    except Exception as problem:
+        yield reject(row, problem)
         return
     if silent:
         yield Reject("The record holds no preference: nothing in it compares or rates two responses.", row.text, where)
+
+
+def reject(row: Row, problem: Exception) -> Reject:
+    """The reject of a record whose reading raised; raises again what is no fault of the record."""
+    if isinstance(problem, OSError | MemoryError | DataError):
+        raise problem
+    reason = f"The record does not have the shape of this format ({type(problem).__name__}: {problem})."
+    if isinstance(problem, UnreadableError):
+        reason = str(problem)
+    elif isinstance(problem, RecursionError):
+        reason = "The record is nested deeper than its reader follows."
+    return Reject(reason, row.text, (row.number,))
 
 
 def text_of(record: Record, key: str) -> str:
@@ -173,7 +197,17 @@ def response(value: object, name: str, present: bool = True) -> str:
         return value
     if value is None or value != value:  # NaN stands for null in tables that went through pandas
         raise UnreadableError(f"Field {name!r} {found(value, present)}, expected text.")
-    return NonText(orjson.dumps(value, default=str).decode())
+    return NonText(as_json(value, name))
+
+
+def as_json(value: object, name: str) -> str:
+    """A JSON value as text, whatever the length of its numbers; unreadable where it is nested too deep to write."""
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except orjson.JSONEncodeError as problem:
+        if is_deeper(value, MAX_EXACT_DEPTH):
+            raise UnreadableError(f"Field {name!r} is nested deeper than {MAX_EXACT_DEPTH} levels.") from problem
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def number_of(value: object, name: str) -> float:
@@ -198,6 +232,14 @@ def found(value: object, present: bool) -> str:
     return names.get(type(value), f"is {value!r:.40}")
 
 
+def key_of(record: Record, name: str) -> str:
+    """The id under `name` as text, for looking rows up; unreadable where the record has none."""
+    key = identifier(record.get(name))
+    if key is None:
+        raise UnreadableError(f"Field {name!r} {found(record.get(name), name in record)}, expected an id.")
+    return key
+
+
 def identifier(value: object) -> str | None:
     """An annotator, worker or row id as text: whole numbers without a point, blanks as null (anonymous)."""
     if value is None or isinstance(value, bool | dict | list):
@@ -215,7 +257,10 @@ def moment(value: object) -> datetime | None:
     A time without a zone is taken as UTC: the sources that omit it (Arena, UKPConvArg1) record UTC.
     """
     if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except OverflowError:  # in UTC it is before the year 1 or after 9999
+            return None
     if isinstance(value, bool) or value is None or value == "":
         return None
     if isinstance(value, int | float):
@@ -223,14 +268,11 @@ def moment(value: object) -> datetime | None:
     if not isinstance(value, str):
         return None
     text = value.strip().removesuffix(" UTC")
-    try:
+    with suppress(ValueError):
         return moment(datetime.fromisoformat(text))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError):
         return _from_epoch(float(text))
-    except ValueError:
-        return None
+    return None
 
 
 def _from_epoch(seconds: float) -> datetime | None:

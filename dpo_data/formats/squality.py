@@ -7,11 +7,12 @@ names them by number.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dpo_data.formats.files import rows
+from dpo_data.formats.companions import Companion
 from dpo_data.formats.messages import user
 from dpo_data.formats.records import (
     Item,
@@ -21,10 +22,11 @@ from dpo_data.formats.records import (
     Side,
     UnreadableError,
     each,
-    identifier,
+    key_of,
     number_of,
     plain,
     response_of,
+    text_of,
 )
 from dpo_data.schema import DataError
 
@@ -46,29 +48,31 @@ def read(path: Path) -> Iterator[Item]:
     beside = path.parent / QUESTIONS
     if not beside.is_file():
         raise DataError(f"{path}: the question texts are missing; expected {QUESTIONS} in the same folder.")
-    asked = {
-        (str(row.value.get("passage_id")), int(row.value["question_number"]) - 1): str(row.value["question_text"])
-        for row in rows(beside)
-        if row.problem is None and "question_number" in row.value
-    }
+    asked = Companion(beside, _place, partial(text_of, key="question_text"))
 
     def parse(record: Record) -> Iterator[Item]:
-        passage = str(record.get("passage-id"))
+        passage = key_of(record, "passage-id")
         for number, systems in record["questions"].items():
-            question = asked.get((passage, int(number)))
-            if question is None:
-                raise UnreadableError(f"Question {number} of passage {passage} is not in {QUESTIONS}.")
+            question = asked.get((passage, int(number)), f"Question {number} of passage {passage}")
             yield from _votes(user(f"{question}\n\n(Project Gutenberg passage {passage})"), systems)
 
     return each(path, parse)
 
 
+def _place(row: Record) -> tuple[str, int]:
+    """Passage and number of a question, counted from 0 as the responses count."""
+    number = number_of(row.get("question_number"), "question_number")
+    if not number.is_integer():
+        raise UnreadableError(f"Field 'question_number' is {number:g}, expected a whole number.")
+    return key_of(row, "passage_id"), int(number) - 1
+
+
 def _votes(prompt: list[Message], systems: dict[str, Any]) -> Iterator[Judgement]:
     reviewed = {name: said for name, said in systems.items() if isinstance(said, dict) and "reviews" in said}
     for (name_1, said_1), (name_2, said_2) in combinations(reviewed.items(), 2):
-        other = {review["worker_id"]: review for review in said_2["reviews"]}
-        for review in said_1["reviews"]:
-            match = other.get(review["worker_id"])
+        other = _by_worker(said_2, name_2)
+        for worker, review in _by_worker(said_1, name_1).items():
+            match = other.get(worker)
             if match is None:
                 continue
             ranks = [number_of(one.get("overall-rank"), "overall-rank") for one in (review, match)]
@@ -80,8 +84,16 @@ def _votes(prompt: list[Message], systems: dict[str, Any]) -> Iterator[Judgement
                 response_of(said_2, "response"),
                 choice,
                 strength=abs(ratings[0] - ratings[1]) / 100,
-                annotator=identifier(review["worker_id"]),
+                annotator=worker,
                 annotator_kind="human",
                 of_first=plain({"model": name_1}),
                 of_second=plain({"model": name_2}),
             )
+
+
+def _by_worker(said: dict[str, Any], name: str) -> dict[str, Record]:
+    reviews: dict[str, Record] = {}
+    for review in said["reviews"]:
+        if reviews.setdefault(key_of(review, "worker_id"), review) is not review:
+            raise UnreadableError(f"Worker {review['worker_id']} reviews {name} twice.")
+    return reviews

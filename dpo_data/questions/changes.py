@@ -28,6 +28,10 @@ MEASURING = (
 COMPARED = ("comparison_id", "source", "reasons", "preferred", "split", "votes_a", "votes_b", "prompt_group")
 """The columns of a ledger that are compared; none of a text."""
 SAMPLE = 20
+_OLDER = (
+    "Version {version} was decided by an older release; refresh first: `dpo refresh` publishes a version that can be "
+    "decided again."
+)
 
 KINDS = ("entered", "left", "flipped", "re_split")
 
@@ -66,9 +70,13 @@ def what_if(store: Path, version: str, overrides: Mapping[str, Any]) -> dict[str
     from dpo_data.versions import open_version
 
     opened = open_version(store, version)
+    _check_release(opened.id, opened.manifest["config"])
     config = _overridden(opened.manifest["config"], overrides)
     before = opened.ledger().collect()
-    after = curate.decide(before.drop(curate.DECIDED, strict=False), config)
+    try:
+        after = curate.decide(before.drop(curate.DECIDED, strict=False), config)
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise DataError(f"{_OLDER.format(version=opened.id)} (its ledger lacks a column: {error})") from None
     by = ("source", *(name for name in config.slices if name in after.columns))
     found = compare(before, after, by)
     bias = length_bias.bias(after.filter(KEPT), by, weight="weight").to_dicts()
@@ -81,6 +89,15 @@ def what_if(store: Path, version: str, overrides: Mapping[str, Any]) -> dict[str
         "targets": targets.against(after.with_columns(kept=KEPT), config.targets),
         "sample": _sample(found.rows),
     }
+
+
+def _check_release(version: str, config: Mapping[str, Any]) -> None:
+    """Raise `DataError` where this release cannot read the version's own settings: the user's are not to blame."""
+    try:
+        curate.CurationConfig.model_validate(config)
+    except ValidationError as error:
+        names = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise DataError(f"{_OLDER.format(version=version)} (settings that differ: {names})") from None
 
 
 def _overridden(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> curate.CurationConfig:

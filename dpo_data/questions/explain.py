@@ -16,6 +16,7 @@ from dpo_data import versions
 from dpo_data.agreement import collapse
 from dpo_data.batches import Batches, open_batches
 from dpo_data.questions import limits, story_text
+from dpo_data.questions.visible import inert
 from dpo_data.schema import DataError
 from dpo_data.store import durable
 from dpo_data.store.shards import KEPT
@@ -100,7 +101,7 @@ def _only(ids: list[str], opened: Batches, query: str) -> str:
 
 def _start(row: dict[str, Any]) -> str:
     text = row["prompt"][-1]["content"] if row["prompt"] else ""
-    return story_text.plain(" ".join(text.split())[:60])
+    return inert(" ".join(text.split())[:60])
 
 
 def _votes(opened: Batches, published: Version, found: str) -> list[dict[str, Any]]:

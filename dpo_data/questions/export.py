@@ -76,6 +76,7 @@ def export(
     writers = {"csv": _csv, "jsonl": _jsonl, "argilla": _argilla, "label_studio": _label_studio}
     if format not in writers:
         raise DataError(f"Unknown export format {format!r}. Known: {', '.join(writers)}.")
+    queries.check_condition(where)
     ids = [row["comparison_id"] for row in queries.query(store, _selection(where), version)]
     if sample is not None:
         ids = sorted(sorted(ids, key=lambda name: coin(name, "sample"))[:sample])
@@ -89,7 +90,7 @@ def export(
 
 
 def _selection(where: str) -> str:
-    return f"SELECT comparison_id FROM ledger WHERE ({where}) ORDER BY comparison_id"
+    return f"SELECT comparison_id FROM ledger WHERE ({where}\n) ORDER BY comparison_id"
 
 
 def _rows(store: Path, ids: list[str], version: str) -> Iterator[Row]:

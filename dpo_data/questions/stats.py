@@ -81,7 +81,7 @@ def stats(
         "targets": slice_targets.against(ledger, targets or {}),
         "borderline": yields.borderline(ledger, limits or []),
         "limits": limits or [],
-        "rejects": _rejects(rejects),
+        "rejects": reject_counts(rejects),
         "lone_thumbs": thumbs or {"thumbs": 0},
     }
     plain: dict[str, Any] = _plain(numbers)
@@ -252,8 +252,11 @@ def _slice(ledger: pl.DataFrame, name: str) -> Table:
     return [{"slice": name, **row, "share_kept": row["kept"] / row["comparisons"]} for row in shown.to_dicts()]
 
 
-def _rejects(rejects: pl.DataFrame | None) -> Table:
-    """Records that could not be read, by reason; `records` are cut to 200 characters."""
+def reject_counts(rejects: pl.DataFrame | None, most: int | None = 200) -> Table:
+    """Records that could not be read, by source and reason, most frequent first, at most `most` rows.
+
+    `raw` are the first records, cut to 200 characters.
+    """
     if rejects is None or not rejects.height:
         return []
     counted = (
@@ -261,7 +264,8 @@ def _rejects(rejects: pl.DataFrame | None) -> Table:
         .group_by("source", "reason")
         .agg(records=pl.len(), origins=pl.col("origin").head(3), raw=pl.col("record").str.slice(0, 200).head(3))
     )
-    return counted.sort("records", "source", "reason", descending=[True, False, False]).head(200).to_dicts()
+    ranked = counted.sort("records", "source", "reason", descending=[True, False, False])
+    return ranked.head(most or ranked.height).to_dicts()
 
 
 def example_ids(numbers: Any) -> set[str]:

@@ -4,23 +4,18 @@ Whatever stands in the data is inert: control characters and direction marks are
 sequence in a response could otherwise move the cursor, change colours, or hide a line.
 """
 
-import re
 from typing import Any
 
+from dpo_data.questions.visible import inert
+
 Story = dict[str, Any]
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def plain(text: str) -> str:
-    """Text without control characters and direction marks, so that no data can move a terminal's cursor or colours."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def render(story: Story) -> str:
     """The story as plain text for a terminal, control characters made visible."""
     sections = [_heading(story), _texts(story), _vote_lines(story), _measure_lines(story), _twin_lines(story)]
     sections += [_history_lines(story), _margin_lines(story)]
-    return "\n\n".join(plain(section) for section in sections if section)
+    return "\n\n".join(inert(section) for section in sections if section)
 
 
 def _heading(story: Story) -> str:

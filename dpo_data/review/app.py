@@ -29,6 +29,7 @@ from dpo_data.questions.explain import explain
 from dpo_data.review import queues, security, verdicts
 from dpo_data.review.findings import findings
 from dpo_data.review.security import Guard, Session, Sessions
+from dpo_data.review.verdict_log import VerdictLog
 from dpo_data.review.verdicts import Verdict
 from dpo_data.schema import DataError
 from dpo_data.store.shards import KEPT
@@ -80,6 +81,7 @@ class Desk:
         self.version = open_version(store, version)
         self.texts = open_batches(store).comparisons()
         self.sessions = Sessions()
+        self.said = VerdictLog(store)
         self.known: dict[tuple[str, frozenset[str]], queues.Queue] = {}
         here = files("dpo_data.review")
         self.style = here.joinpath("review.css").read_text(encoding="utf-8")
@@ -97,15 +99,14 @@ class Desk:
         return self._page(session, "front.html", **await run_in_threadpool(self._front, session.reviewer))
 
     def _front(self, name: str) -> dict[str, Any]:
-        said = verdicts.read(self.store)
-        mine = {verdict.comparison_id for verdict in said if verdict.annotator == name}
-        others = {verdict.annotator for verdict in said} - {name}
+        mine = self.said.of(name)
+        others = [other for other in self.said.reviewers() if other != name]
         rows = [
             {"queue": entry, "done": sum(found in mine for found in entry.ids)}
-            for entry in map(self._queue(said), queues.standard_names(self.version))
+            for entry in map(self._queue, queues.standard_names(self.version))
             if entry.ids
         ]
-        return {"rows": rows, "given": len(mine), "others": sorted(others), "runs": queues.runs(self.store)[:20]}
+        return {"rows": rows, "given": len(mine), "others": others, "runs": queues.runs(self.store)[:20]}
 
     async def enter(self, request: Request) -> Response:
         """Take the reviewer's name, and the token where one is asked for."""
@@ -120,9 +121,7 @@ class Desk:
         if problem:
             return self._page(session, "enter.html", 403, asks_token=self.token is not None, problem=problem)
         self.sessions.end(session)
-        fresh = self.sessions.begin()
-        fresh.reviewer = name
-        return self._go(fresh, "/")
+        return self._go(self.sessions.begin(name), "/")
 
     async def leave(self, request: Request) -> Response:
         """Forget who sits here."""
@@ -138,9 +137,8 @@ class Desk:
         return self._page(session, "read.html" if context["row"] else "done.html", **context)
 
     def _read(self, name: str, queue_name: str, asked: str | None) -> dict[str, Any]:
-        said = verdicts.read(self.store)
-        entry = self._queue(said)(queue_name)
-        mine = {verdict.comparison_id for verdict in said if verdict.annotator == name}
+        entry = self._queue(queue_name)
+        mine = self.said.of(name)
         if asked is not None and asked not in entry.ids:
             raise DataError(f"{asked[:40]!r} is not in the queue {entry.title!r}.")
         found = asked or next((row for row in entry.ids if row not in mine), None)
@@ -175,8 +173,7 @@ class Desk:
 
     def _verdict(self, name: str, form: dict[str, str]) -> None:
         found = form.get("id", "")
-        said = verdicts.read(self.store)
-        entry = self._queue(said)(form.get("q", ""))
+        entry = self._queue(form.get("q", ""))
         if found not in entry.ids:
             raise DataError(f"{found[:40]!r} is not in the queue {entry.title!r}.")
         first = verdicts.first_shown(name, found)
@@ -193,7 +190,7 @@ class Desk:
             preferred=decided["preferred"],
             reasons=tuple(decided["reasons"]),
             note=form.get("note", "").strip()[: verdicts.MOST_NOTE],
-            again=any(one.annotator == name and one.comparison_id == found for one in said),
+            again=found in self.said.of(name),
         )
         verdicts.append(self.store, given, self._text(found))
 
@@ -207,7 +204,7 @@ class Desk:
         return self._page(session, "story.html", asked=asked, **context)
 
     def _story(self, name: str, found: str) -> dict[str, Any] | None:
-        mine = [v for v in verdicts.read(self.store) if v.annotator == name and v.comparison_id == found]
+        mine = self.said.of(name).get(found, [])
         if not mine:
             return None
         first = mine[-1].shown_first
@@ -221,7 +218,7 @@ class Desk:
     async def findings(self, request: Request) -> Response:
         """How far the reviewers agree with the pipeline and with one another."""
         session, _ = self._reviewer(request)
-        found = await run_in_threadpool(findings, self.store, self.version)
+        found = await run_in_threadpool(lambda: findings(self.store, self.version, self.said.all()))
         return self._page(session, "findings.html", found=found)
 
     async def mistake(self, request: Request, error: Exception) -> Response:
@@ -265,18 +262,14 @@ class Desk:
             raise DataError(f"The text of {found[:40]} is no longer in the store: it was forgotten.")
         return dict(rows[0])
 
-    def _queue(self, said: list[Verdict]) -> Callable[[str], queues.Queue]:
-        """Queues by name, each made once: of a million rows a sample takes a second to draw."""
-        judged = frozenset(verdict.comparison_id for verdict in said if verdict.version != self.version.id)
-
-        def made(name: str) -> queues.Queue:
-            if (name, judged) not in self.known:
-                if len(self.known) >= _MOST_QUEUES:
-                    self.known.clear()
-                self.known[name, judged] = queues.queue(self.version, name, judged)
-            return self.known[name, judged]
-
-        return made
+    def _queue(self, name: str) -> queues.Queue:
+        """A queue by its name, made once: of a million rows a sample takes a second to draw."""
+        judged = self.said.judged_elsewhere(self.version.id)
+        if (name, judged) not in self.known:
+            if len(self.known) >= _MOST_QUEUES:
+                self.known.clear()
+            self.known[name, judged] = queues.queue(self.version, name, judged)
+        return self.known[name, judged]
 
     def _page(self, session: Session, template: str, status: int = 200, /, **context: Any) -> Response:
         text = self.templates.get_template(template).render(session=session, **context)

@@ -23,11 +23,12 @@ ON_PURPOSE = ("near_duplicate", "length_rebalanced", "over_prompt_cap", "contami
 """Reasons that say nothing against the preference itself."""
 
 
-def findings(store: Path, version: Version) -> dict[str, Any]:
+def findings(store: Path, version: Version, said: list[Verdict] | None = None) -> dict[str, Any]:
     """`kept`: the precision of what is kept; `reasons`: per reason the share with a clear preference; `reviewers`: who
     read how many and chose the first place how often; `agreement`: every two reviewers on the same comparisons;
-    `elsewhere`: other versions with verdicts, whose findings are their own."""
-    said = verdicts.read(store)
+    `elsewhere`: other versions with verdicts, whose findings are their own. `said` are all verdicts of the store,
+    where the caller has them already."""
+    said = verdicts.read(store) if said is None else said
     first = [verdict for verdict in said if not verdict.again]
     here = [verdict for verdict in first if verdict.version == version.id]
     elsewhere = {verdict.comparison_id for verdict in said if verdict.version != version.id}

@@ -34,28 +34,34 @@ class Session:
 
 
 class Sessions:
-    """Sessions by cookie; the oldest go first when there are too many."""
+    """Sessions by cookie; the oldest go first when there are too many, visitors and reviewers each among themselves.
+
+    Any page open in the same browser can send requests without a cookie, so visitors must not push a reviewer out.
+    """
 
     def __init__(self) -> None:
         self.cookie = f"review_{secrets.token_hex(4)}"  # ports share cookies: two servers must not share one
-        self._known: dict[str, Session] = {}
+        self._visitors: dict[str, Session] = {}
+        self._reviewers: dict[str, Session] = {}
 
     def of(self, request: Request) -> Session:
         """The request's session, or a new one."""
-        found = self._known.get(request.cookies.get(self.cookie, ""))
-        return found or self.begin()
+        key = request.cookies.get(self.cookie, "")
+        return self._reviewers.get(key) or self._visitors.get(key) or self.begin()
 
-    def begin(self) -> Session:
+    def begin(self, reviewer: str | None = None) -> Session:
         """A new session: also at each change of reviewer, so that no cookie set before is worth anything."""
-        session = Session()
-        while len(self._known) >= _MOST_SESSIONS:
-            self._known.pop(next(iter(self._known)))
-        self._known[session.key] = session
+        session = Session(reviewer=reviewer)
+        known = self._visitors if reviewer is None else self._reviewers
+        while len(known) >= _MOST_SESSIONS:
+            known.pop(next(iter(known)))
+        known[session.key] = session
         return session
 
     def end(self, session: Session) -> None:
         """Forget a session."""
-        self._known.pop(session.key, None)
+        self._visitors.pop(session.key, None)
+        self._reviewers.pop(session.key, None)
 
 
 def same(given: str, expected: str) -> bool:

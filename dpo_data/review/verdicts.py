@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ SAID = ("first", "second", "tie", "both_bad", "unsure", "skip")
 """What a reviewer can say; first and second are places on the page, not sides of the store."""
 PASSED = ("unsure", "skip")
 _NAME = re.compile(r"\w[\w.@-]{0,63}")
+_MOST_NAME_BYTES = 200  # with .jsonl it must fit into the 255 bytes that file systems allow
 MOST_NOTE = 2000
 
 
@@ -48,6 +48,11 @@ class Verdict:
 def reviewer(name: str) -> str:
     """A reviewer's name that is also a file's name, or `DataError`."""
     name = name.strip()
+    if len(name.encode("utf-8", "surrogatepass")) > _MOST_NAME_BYTES:
+        raise DataError(
+            f"{name[:20]!r}… is {len(name)} characters and {len(name.encode('utf-8', 'surrogatepass'))} bytes long, "
+            f"expected at most 64 characters and {_MOST_NAME_BYTES} bytes, since it names a file. Give a shorter name."
+        )
     if not _NAME.fullmatch(name):
         raise DataError(
             f"{name[:80]!r} cannot be a reviewer's name. Expected letters, digits, '.', '_', '-' or '@', at most 64, "
@@ -102,19 +107,21 @@ def files(store: Path) -> list[Path]:
 def read(store: Path) -> list[Verdict]:
     """Every verdict, votes and passes, by reviewer and in the order given; half-written lines are left out."""
     passed = sorted((store / FOLDER / "passed").glob("*.jsonl"))
-    found = [verdict for path in (*files(store), *passed) for verdict in _read(path)]
+    lines = (line for path in (*files(store), *passed) for line in path.read_bytes().splitlines())
+    found = [verdict for line in lines if (verdict := parse(line)) is not None]
     return sorted(found, key=lambda verdict: (verdict.annotator, verdict.at))
 
 
-def _read(path: Path) -> Iterator[Verdict]:
-    names = Verdict.__dataclass_fields__
-    for line in path.read_bytes().splitlines():
-        try:
-            record = json.loads(line)
-            known = {name: record[name] for name in names if name in record}
-            yield Verdict(**{**known, "reasons": tuple(known["reasons"])})
-        except (ValueError, TypeError, KeyError):
-            continue  # cut off by a crash, or written by hand: a refresh rejects it with its line and a sentence
+def parse(line: bytes) -> Verdict | None:
+    """The verdict of a line; None where a crash cut it off or a hand wrote it: a refresh rejects it with a sentence."""
+    try:
+        record = json.loads(line)
+        known = {name: record[name] for name in Verdict.__dataclass_fields__ if name in record}
+        verdict = Verdict(**{**known, "reasons": tuple(known["reasons"])})
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    texts = (verdict.comparison_id, verdict.annotator, verdict.at, verdict.version, verdict.choice)
+    return verdict if all(isinstance(text, str) for text in texts) else None
 
 
 def now(moment: datetime) -> str:

@@ -13,7 +13,7 @@ from dpo_data.store.shards import SPLITS
 _LOAD = """```python
 from datasets import load_dataset
 
-pairs = load_dataset("parquet", data_files={files})
+{name} = load_dataset("parquet", data_files={files})
 ```"""
 
 
@@ -27,9 +27,9 @@ def dataset_card(manifest: dict[str, Any], numbers: dict[str, Any]) -> str:
         f"{kept:,} pairs (prompt, chosen, rejected) kept of {total:,} comparisons, from {counts['votes']:,} votes of "
         f"{counts['annotators']:,} named annotators on {counts['prompts']:,} prompts. Every comparison, kept or "
         "dropped, stands in `ledger.parquet` with all its measures and reasons.",
+        *_responses(numbers),
         "## Load",
-        _LOAD.format(files=json.dumps(_data_files(files, "pairs"))),
-        "TRL's `DPOTrainer` takes the columns `prompt`, `chosen` and `rejected` as they are.",
+        *_load(files),
         "## Splits",
         _table(
             ["split", "pairs", "prompt groups"],
@@ -59,6 +59,24 @@ def dataset_card(manifest: dict[str, Any], numbers: dict[str, Any]) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _load(files: Sequence[dict[str, Any]]) -> list[str]:
+    """How to load the pairs, or the unpaired responses where the version has no pairs."""
+    if pairs := _data_files(files, "pairs"):
+        how = "TRL's `DPOTrainer` takes the columns `prompt`, `chosen` and `rejected` as they are."
+        return [_LOAD.format(name="pairs", files=json.dumps(pairs)), how]
+    how = (
+        "This version has no pairs, only single responses with a label: TRL's `KTOTrainer` takes the columns "
+        "`prompt`, `completion` and `label` as they are."
+    )
+    return [_LOAD.format(name="responses", files=json.dumps(_data_files(files, "unpaired"))), how]
+
+
+def _responses(numbers: dict[str, Any]) -> list[str]:
+    """How many lone thumbs are in `unpaired/`; nothing where there are none."""
+    used = numbers["lone_thumbs"].get("used", 0)
+    return [f"{used:,} further responses have a thumb of their own and are in `unpaired/`, not in a pair."] * bool(used)
 
 
 def _head(files: Sequence[dict[str, Any]]) -> str:

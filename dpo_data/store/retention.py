@@ -6,6 +6,7 @@ surprise: a version's folder does not say when it was published, since the same 
 that of its manifest's file, and a copied store needs `cp -a`.
 """
 
+import fcntl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from dpo_data.schema import DataError
 from dpo_data.store import lock
 from dpo_data.store.durable import discard, read_json
 
+CLAIM = "claim.json"  # of a run folder; written and locked by dpo_train/claim.py
 _TRAINERS = ("shards", "tokens", "reference")
 """Folders of the cache that a training fills. `models` is none of them: adapters open their base model there."""
 
@@ -110,11 +112,28 @@ def prune(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Pru
 
 
 def _trained_on(store: Path) -> dict[str, list[str]]:
-    """The runs, finished or not, by the version that each was trained on."""
+    """The runs, finished or not, by the version that each was trained on; those about to start included."""
     found: dict[str, list[str]] = {}
-    for path in sorted((store / "runs").glob("*/config.json")):
-        found.setdefault(str(read_json(path).get("version")), []).append(path.parent.name)
+    for folder in sorted((store / "runs").glob("*/")):
+        page = folder / "config.json"
+        if not page.exists():  # written once the version is open; until then the claim of a living process counts
+            if not being_trained(folder):
+                continue
+            page = folder / CLAIM
+        found.setdefault(str(read_json(page).get("version")), []).append(folder.name)
     return found
+
+
+def being_trained(run: Path) -> bool:
+    """Whether a process trains this run now: it holds a lock on its claim, which the system frees when it ends."""
+    try:
+        with (run / CLAIM).open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _unnamed(store: Path, left: list[Path]) -> list[Path]:

@@ -114,6 +114,11 @@ def write_pairs(
         writer.close()
 
 
+def no_pairs(slices: tuple[str, ...]) -> pl.DataFrame:
+    """The columns of the pairs shards without a row, for versions that hold unpaired responses only."""
+    return schema.empty(pl.Schema({**schema.PAIRS, **SLICE_COLUMNS, **dict.fromkeys(slices, pl.String())}))
+
+
 def pair_columns(rows: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
     """Ledger rows joined with their text -> the wire format and its slice columns, one row per pair."""
     chosen_a = pl.col("preferred") == "a"

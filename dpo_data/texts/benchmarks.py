@@ -89,18 +89,17 @@ def _records(path: Path) -> Iterator[Any]:
             yield from path.read_text(encoding="utf-8").splitlines()
         else:
             raise DataError(f"contamination.benchmarks: {path} is of an unknown kind; expected {', '.join(_READABLE)}.")
-    except (ValueError, pl.exceptions.PolarsError) as problem:
+    except (ValueError, RecursionError, pl.exceptions.PolarsError) as problem:
         if isinstance(problem, DataError):
             raise
         raise DataError(f"contamination.benchmarks: {path} cannot be read as {path.suffix}: {problem}") from problem
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
+    waiting = [value]
+    while waiting:  # iterative: a record may be nested deeper than Python's stack
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, dict | list):
+            waiting.extend(reversed(part.values() if isinstance(part, dict) else part))

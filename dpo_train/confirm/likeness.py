@@ -17,11 +17,10 @@ from dpo_train.batches import Indices
 from dpo_train.config import TrainConfig
 from dpo_train.describe.movement import Movement
 from dpo_train.describe.statistics import Bools, Floats
-from dpo_train.encoding import Encoder
 from dpo_train.loading import open_policy
 from dpo_train.model import Policy
 from dpo_train.pairs import PairSet, open_pairs
-from dpo_train.preparation import cache_of
+from dpo_train.preparation import cache_of, encoder_of
 from dpo_train.terminal import quiet_bars
 
 MOST = 256  # pairs of each kind; means of so many unit vectors hardly move
@@ -59,7 +58,7 @@ def likeness(config: TrainConfig, masked: Path, moved: Movement, parts: Mapping[
     cache = cache_of(masked, masked)
     with quiet_bars():
         policy = open_policy(config, cache, device)
-        encoder = Encoder(policy.tokenizer, config.max_length, config.truncation_mode)
+        encoder = encoder_of(policy, config)
         training, watched = (open_pairs(masked, split, encoder, cache) for split in ("train", "validation"))
     place = {name: index for index, name in enumerate(watched.pair_ids)}
     gone, seen = _spread(np.flatnonzero(training.weights == 0)), _spread(np.arange(len(moved.pair_ids)))
