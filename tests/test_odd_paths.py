@@ -1,5 +1,6 @@
 """A project and a store under paths that would be patterns elsewhere, and what the system refuses in words."""
 
+import ast
 import errno
 import json
 import os
@@ -72,6 +73,19 @@ def test_the_database_of_prefect_stays_in_a_store_with_a_question_mark(
     engine.dispose()
     assert (tmp_path / "wh?t" / "prefect" / "prefect.db").stat().st_size > 0
     assert [path.name for path in tmp_path.iterdir()] == ["wh?t"]
+
+
+def test_every_read_of_a_known_file_takes_its_path_as_it_is() -> None:
+    """Polars expands a path as a pattern unless it is asked not to."""
+    readers = {"scan_parquet", "read_parquet", "scan_csv", "read_csv", "scan_ndjson"}
+    calls = []
+    for package in ("dpo_data", "flows"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in readers:
+                    calls.append((f"{path.relative_to(ROOT)}:{node.lineno}", [word.arg for word in node.keywords]))
+    assert len(calls) > 20
+    assert [place for place, words in calls if "glob" not in words] == []
 
 
 @pytest.mark.parametrize("more", [["--no-prefect"], []])
