@@ -14,6 +14,7 @@ import refresh_trials
 from refresh_trials import SAMPLE, begin, begin_aimed, cut, fresh, kill_holder, problems, recipe_file
 
 from dpo_data.appending import incoming
+from dpo_data.store import repair
 from flows.recipe import load
 from flows.refresh import refresh
 from flows.steps import prefect_step
@@ -127,6 +128,18 @@ def test_a_living_append_keeps_its_folder_while_others_sweep(tmp_path: Path) -> 
             assert mine.is_dir() and other.is_dir() and mine != other
         assert mine.is_dir() and not other.exists()
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_refresh_leaves_the_folders_of_living_appends_alone(tmp_path: Path) -> None:
+    (tmp_path / "batches").mkdir()
+    with incoming.incoming(tmp_path / "batches") as mine:
+        files = [mine / ".measures.parquet.1-00ff.partial", mine / "measures.partial"]
+        for file in files:
+            file.touch()
+        repair.sweep(tmp_path)
+        repair.sweep_parts(tmp_path)
+        assert repair.drop_damaged(tmp_path) == []
+        assert all(file.exists() for file in files)
 
 
 ALONE = """

@@ -24,16 +24,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _SAID = frozenset(("comparisons", "votes", "thumbs", "rejects"))  # tables of a batch that no refresh can make again
-_PARTS = "batches/*/.*-????????????????-*"  # blocks of a table that is not finished: texts/blocks.py
+# Numbered folders only: `.incoming-…` ones are of appends, which hold no lock of the store and may remove them meanwhile.
+_PARTS = "batches/[0-9]*/.*-????????????????-*"  # blocks of a table that is not finished: texts/blocks.py
 _LEFT = (
-    f"batches/*/.*{PARTIAL}",
-    f"batches/*/.*-????????????????-*/.*{PARTIAL}",
+    f"batches/[0-9]*/.*{PARTIAL}",
+    f"batches/[0-9]*/.*-????????????????-*/.*{PARTIAL}",
     f"cache/embeddings/*/.*{PARTIAL}",
     f"cache/near/.*{PARTIAL}",
     "cache/static/.table-*",
     # Names of earlier releases.
-    f"batches/*/*{PARTIAL}",
-    "batches/*/.*-????????????????-*/[0-9]*.[0-9]*",
+    f"batches/[0-9]*/*{PARTIAL}",
+    "batches/[0-9]*/.*-????????????????-*/[0-9]*.[0-9]*",
     "cache/embeddings/*/*.[0-9]*",
     f"cache/near/*{PARTIAL}",
 )
