@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SAID = frozenset(("comparisons", "votes", "thumbs", "rejects"))  # tables of a batch that no refresh can make again
-# Numbered folders only: `.incoming-…` ones are of appends, which hold no lock of the store and may remove them meanwhile.
+_BATCH = frozenset(("comparisons", "votes", "thumbs", "rejects"))  # tables that no refresh can make again
+# Numbered folders only: those of appends come and go without the lock of the store.
 _PARTS = "batches/[0-9]*/.*-????????????????-*"  # blocks of a table that is not finished: texts/blocks.py
 _LEFT = (
     f"batches/[0-9]*/.*{PARTIAL}",
@@ -97,7 +97,7 @@ def drop_damaged(store: Path) -> list[Path]:
 def _tables(store: Path) -> Iterator[Path]:
     yield from store.glob("cache/near/*.parquet")
     for path in store.glob("batches/[0-9]*/*.parquet"):
-        if path.stem not in _SAID:
+        if path.stem not in _BATCH:
             yield path
 
 
