@@ -8,10 +8,9 @@ same id has the same bytes; what only tells of them (stats.json and its examples
 names raw files and lines, or the version before, and a later release may tell more: it is not listed.
 """
 
-import fcntl
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,15 +25,13 @@ from dpo_data.curate import CurationConfig
 from dpo_data.questions import changes, limits, shortfall
 from dpo_data.questions.stats import example_ids, stats
 from dpo_data.schema import DataError
-from dpo_data.store import card, durable, fingerprint, gates, lock, shards, unpaired
+from dpo_data.store import card, durable, fingerprint, gates, lock, pointer, shards, unpaired
 from dpo_data.store.shards import ShardSettings
 from dpo_data.votes.annotators import annotators
 
 _LEFTOVER = ".publishing-"
-_POINTER_ADVICE = (
-    "Remove it and run `dpo refresh`: without new data it points at the same version again. `dpo versions` lists what "
-    "is there; which run is champion is decided again by the next `dpo retrain`."
-)
+
+read_pointer = pointer.read
 
 
 @dataclass(frozen=True)
@@ -151,8 +148,8 @@ def _publish(
                 durable.discard(hidden)  # a full disk needs the room now
             raise
         durable.sync_folder(folder)
-    with _pointing(folder):
-        moved = _point(store, version=version)
+    with pointer.moving(store):
+        moved = pointer.move(store, version=version)
     return Version(version, folder / version, created, moved)
 
 
@@ -179,10 +176,10 @@ def list_versions(store: Path) -> list[Path]:
 
 def current(store: Path) -> Version | None:
     """The version that current.json points at, or None in a store that has none."""
-    pointer = read_pointer(store)
-    if pointer.get("version") is None:
+    version = read_pointer(store).get("version")
+    if version is None:
         return None
-    path = store / "versions" / str(pointer["version"])
+    path = store / "versions" / str(version)
     if not (path / "manifest.json").exists():
         raise DataError(
             f"{store / 'current.json'} points at version {path.name}, which is not there. "
@@ -191,18 +188,12 @@ def current(store: Path) -> Version | None:
     return Version(path.name, path)
 
 
-def read_pointer(store: Path) -> dict[str, Any]:
-    """current.json: `version` and `champion` (a run id), each absent until there is one."""
-    path = store / "current.json"
-    return durable.read_json(path, _POINTER_ADVICE) if path.exists() else {}
-
-
 def make_current(store: Path, version: str) -> Version:
     """Point the store back (or forth) at a published version: the rollback."""
     open_version(store, version)
-    with _pointing(store / "versions"):
+    with pointer.moving(store):
         chosen = open_version(store, version)  # once more: nothing is removed while the pointer is locked
-        _point(store, version=chosen.id)
+        pointer.move(store, version=chosen.id)
     return chosen
 
 
@@ -211,7 +202,7 @@ def remove(store: Path, versions: Iterable[str]) -> None:
     with lock.hold(store):
         for version in versions:
             hidden = store / "versions" / f"{_LEFTOVER}removed-{version}"
-            with _pointing(store / "versions"):
+            with pointer.moving(store):
                 if version == read_pointer(store).get("version"):
                     raise DataError(f"Version {version} became current meanwhile and stays. Ask again what may go.")
                 durable.discard(hidden)
@@ -221,9 +212,8 @@ def remove(store: Path, versions: Iterable[str]) -> None:
 
 def set_champion(store: Path, run: str) -> None:
     """Point the store at its champion run; the current version stays what it is."""
-    (store / "versions").mkdir(parents=True, exist_ok=True)
-    with _pointing(store / "versions"):
-        _point(store, champion=run)
+    with pointer.moving(store):
+        pointer.move(store, champion=run)
 
 
 def verify(version: Version) -> list[str]:
@@ -291,14 +281,6 @@ def _sources(opened: batches.Batches) -> list[dict[str, Any]]:
     return sorted(opened.manifests(), key=lambda manifest: json.dumps(manifest, sort_keys=True))
 
 
-@contextmanager
-def _pointing(folder: Path) -> Iterator[None]:
-    """Hold the pointer's own lock, for the moment in which current.json changes: no promotion waits for a refresh."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _sealed(path: Path, folder: Path) -> dict[str, Any]:
     """Flush a file to the disk and describe it for the manifest."""
     durable.sync(path)
@@ -309,14 +291,3 @@ def _sealed(path: Path, folder: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "sha256": durable.sha256_of(path),
     }
-
-
-def _point(store: Path, **keys: str) -> bool:
-    """Set keys of current.json by one atomic replace, the other keys stay; whether that changed anything."""
-    pointer = read_pointer(store)
-    moved = {**pointer, **keys} != pointer
-    if moved:
-        for leftover in store.glob(f".current.json.*{durable.PARTIAL}"):  # of a killed process: this one has the lock
-            durable.discard(leftover)
-        durable.replace_json(store / "current.json", {**pointer, **keys})
-    return moved

@@ -5,6 +5,7 @@ these variables at import. A value that a person has set already wins.
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 _QUIET = {
@@ -19,6 +20,8 @@ _QUIET = {
     "PREFECT_UI_API_URL": "/api",
 }
 
+_LEAST = 8 << 20  # bytes: Prefect's database and its journal after a first start take 6 MB
+
 
 def processes() -> int:
     """How many processes torchrun or `accelerate launch` started, this one included; 1 without them."""
@@ -30,12 +33,25 @@ def first_process() -> bool:
     return processes() == 1 or os.environ.get("RANK", "0") == "0"
 
 
+def _check_room(home: Path) -> None:
+    """Raise the system's own error where Prefect cannot write: it would wait for its server, and report a time-out."""
+    with tempfile.TemporaryFile(dir=home) as probe:
+        probe.write(bytes(_LEAST))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
 def prepare(store: Path) -> None:
     """Set Prefect's surroundings; its own files go into the store."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str((store / "prefect").resolve()))
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect does not make the parents
+    home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)  # Prefect does not make the parents
+    _check_room(home)
+    if "?" in str(home):  # which begins the options in the address of a database
+        address = f"sqlite+aiosqlite:///{(home.resolve() / 'prefect.db').as_uri()}?uri=true"
+        os.environ.setdefault("PREFECT_API_DATABASE_CONNECTION_URL", address)
 
 
 def quiet_failures() -> None:

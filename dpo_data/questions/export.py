@@ -19,6 +19,7 @@ from dpo_data.batches import open_batches
 from dpo_data.identity import coin
 from dpo_data.questions import queries
 from dpo_data.schema import DataError
+from dpo_data.store.durable import replacing
 from dpo_data.store.shards import KEPT
 from dpo_data.versions import open_version
 
@@ -80,10 +81,8 @@ def export(
     ids = [row["comparison_id"] for row in queries.query(store, _selection(where), version)]
     if sample is not None:
         ids = sorted(sorted(ids, key=lambda name: coin(name, "sample"))[:sample])
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         file.writelines(writers[format](_rows(store, ids, version)))
-    beside.replace(path)
     if format == "label_studio":
         path.with_suffix(".xml").write_text(LABEL_STUDIO_CONFIG, encoding="utf-8")
     return len(ids)

@@ -106,7 +106,9 @@ def _parses(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
 
 def _lock(connection: duckdb.DuckDBPyConnection, store: Path) -> None:
     """Leave the connection the files of the store and nothing else; no later statement can undo it."""
-    folders = ", ".join(f"'{_quoted(str(folder))}'" for folder in {store.absolute(), store.resolve()})
+    names = {str(folder) for folder in (store.absolute(), store.resolve())}
+    names |= {glob.escape(name) for name in names}  # DuckDB compares with the path as `_files` writes it
+    folders = ", ".join(f"'{_quoted(name)}'" for name in sorted(names))
     connection.execute(f"SET allowed_directories = [{folders}]")
     for setting in ("autoload_known_extensions", "allow_community_extensions", "enable_external_access"):
         connection.execute(f"SET {setting} = false")

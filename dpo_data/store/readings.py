@@ -168,12 +168,12 @@ def in_files(names: Iterable[str]) -> pl.Expr:
 def open_table(store: Path, batch: str, table: str, gone: frozenset[str] | None) -> pl.LazyFrame:
     """One table of a batch without the rows of its superseded files."""
     folder = store / "batches" / batch
-    frame = pl.scan_parquet(folder / f"{table}.parquet")
+    frame = pl.scan_parquet(folder / f"{table}.parquet", glob=False)
     if not gone:
         return frame
     if table != "comparisons":
         return frame.filter(~in_files(gone))
-    voted = pl.scan_parquet(folder / "votes.parquet").filter(~in_files(gone)).select("comparison_id")
+    voted = pl.scan_parquet(folder / "votes.parquet", glob=False).filter(~in_files(gone)).select("comparison_id")
     return frame.join(voted, on="comparison_id", how="semi", maintain_order="left")
 
 
@@ -228,7 +228,7 @@ def _is_named(path: Path, name: str) -> bool:
 
 
 def _replaced(store: Path, old: Reading, why: str) -> Replaced:
-    tables = (pl.scan_parquet(store / "batches" / old.batch / f"{name}.parquet") for name in _COUNTED)
+    tables = (pl.scan_parquet(store / "batches" / old.batch / f"{name}.parquet", glob=False) for name in _COUNTED)
     rows = pl.collect_all([table.filter(in_files([old.file])).select(pl.len()) for table in tables])
     counts = [int(frame.item()) for frame in rows]
     return Replaced(old.batch, old.file, read_at(store, old.batch).isoformat(timespec="seconds"), why, *counts)
@@ -240,11 +240,13 @@ _COUNTED = ("votes", "thumbs", "rejects")
 def _shared(store: Path, old: Reading, folder: Path, name: str) -> tuple[int, int, bool]:
     """How many comparisons and lone thumbs of the old reading occur in the new one, of how many; is it paired?"""
     before = store / "batches" / old.batch
-    votes = pl.scan_parquet(before / "votes.parquet").filter(in_files([old.file]))
+    votes = pl.scan_parquet(before / "votes.parquet", glob=False).filter(in_files([old.file]))
     crossed = pl.col("origin").str.contains(r":[0-9,]+;").any().alias("crossed")
-    now = pl.scan_parquet(folder / "votes.parquet").filter(in_files([name])).select("comparison_id").unique()
+    now = (
+        pl.scan_parquet(folder / "votes.parquet", glob=False).filter(in_files([name])).select("comparison_id").unique()
+    )
     ids = votes.select("comparison_id").unique()
-    thumbs = pl.scan_parquet(before / "thumbs.parquet").filter(in_files([old.file])).select("completion")
+    thumbs = pl.scan_parquet(before / "thumbs.parquet", glob=False).filter(in_files([old.file])).select("completion")
     paired, of, shared, lone = (
         frame.item()
         for frame in pl.collect_all(
@@ -258,8 +260,11 @@ def _shared(store: Path, old: Reading, folder: Path, name: str) -> tuple[int, in
     )
     if lone:
         texts = [
-            pl.scan_parquet(folder / "thumbs.parquet").select(text="completion"),
-            *(pl.scan_parquet(folder / "comparisons.parquet").select(text=f"response_{side}") for side in "ab"),
+            pl.scan_parquet(folder / "thumbs.parquet", glob=False).select(text="completion"),
+            *(
+                pl.scan_parquet(folder / "comparisons.parquet", glob=False).select(text=f"response_{side}")
+                for side in "ab"
+            ),
         ]
         met = thumbs.join(pl.concat(texts).unique(), left_on="completion", right_on="text", how="semi")
         of, shared = of + lone, shared + met.select(pl.len()).collect().item()

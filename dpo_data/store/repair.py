@@ -23,17 +23,18 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SAID = frozenset(("comparisons", "votes", "thumbs", "rejects"))  # tables of a batch that no refresh can make again
-_PARTS = "batches/*/.*-????????????????-*"  # blocks of a table that is not finished: texts/blocks.py
+_BATCH = frozenset(("comparisons", "votes", "thumbs", "rejects"))  # tables that no refresh can make again
+# Numbered folders only: those of appends come and go without the lock of the store.
+_PARTS = "batches/[0-9]*/.*-????????????????-*"  # blocks of a table that is not finished: texts/blocks.py
 _LEFT = (
-    f"batches/*/.*{PARTIAL}",
-    f"batches/*/.*-????????????????-*/.*{PARTIAL}",
+    f"batches/[0-9]*/.*{PARTIAL}",
+    f"batches/[0-9]*/.*-????????????????-*/.*{PARTIAL}",
     f"cache/embeddings/*/.*{PARTIAL}",
     f"cache/near/.*{PARTIAL}",
     "cache/static/.table-*",
     # Names of earlier releases.
-    f"batches/*/*{PARTIAL}",
-    "batches/*/.*-????????????????-*/[0-9]*.[0-9]*",
+    f"batches/[0-9]*/*{PARTIAL}",
+    "batches/[0-9]*/.*-????????????????-*/[0-9]*.[0-9]*",
     "cache/embeddings/*/*.[0-9]*",
     f"cache/near/*{PARTIAL}",
 )
@@ -84,7 +85,7 @@ def drop_damaged(store: Path) -> list[Path]:
     damaged = [path for path in _tables(store) if _columns(path) is None]
     for folder in store.glob("cache/embeddings/*"):
         kinds = {path: _columns(path) for path in folder.glob("*.parquet")}
-        usual = Counter(map(str, kinds.values())).most_common(1)
+        usual = Counter(str(kind) for kind in kinds.values() if kind is not None).most_common(1)
         damaged += [path for path, kind in kinds.items() if kind is None or str(kind) != usual[0][0]]
     damaged += [folder for folder in store.glob("cache/static/*") if not _opens(folder)]
     damaged += store.glob(_PARTS)
@@ -96,7 +97,7 @@ def drop_damaged(store: Path) -> list[Path]:
 def _tables(store: Path) -> Iterator[Path]:
     yield from store.glob("cache/near/*.parquet")
     for path in store.glob("batches/[0-9]*/*.parquet"):
-        if path.stem not in _SAID:
+        if path.stem not in _BATCH:
             yield path
 
 

@@ -57,20 +57,26 @@ def published(store: Path) -> list[Published]:
     trained = _trained_on(store)
     found = []
     for path in versions.list_versions(store):
-        manifest, stats = path / "manifest.json", versions.read_stats(path)
-        found.append(
-            Published(
-                id=path.name,
-                at=datetime.fromtimestamp(manifest.stat().st_mtime, UTC),
-                comparisons=stats["counts"]["comparisons"],
-                kept=stats["counts"]["kept"],
-                parent=stats["changes"]["old"] if stats["changes"] else None,
-                bytes=_size(path),
-                runs=tuple(trained.get(path.name, ())),
-                current=path.name == pointer,
-            )
-        )
+        try:
+            found.append(_published(path, tuple(trained.get(path.name, ())), path.name == pointer))
+        except (DataError, OSError):
+            if path.exists():  # else another process removed it while this one was reading, which takes no lock
+                raise
     return sorted(found, key=lambda one: (one.at, one.id), reverse=True)
+
+
+def _published(path: Path, runs: tuple[str, ...], current: bool) -> Published:
+    stats = versions.read_stats(path)
+    return Published(
+        id=path.name,
+        at=datetime.fromtimestamp((path / "manifest.json").stat().st_mtime, UTC),
+        comparisons=stats["counts"]["comparisons"],
+        kept=stats["counts"]["kept"],
+        parent=stats["changes"]["old"] if stats["changes"] else None,
+        bytes=_size(path),
+        runs=runs,
+        current=current,
+    )
 
 
 def plan(store: Path, keep: int, named: Mapping[str, str] | None = None) -> Pruning:
@@ -142,7 +148,7 @@ def _unnamed(store: Path, left: list[Path]) -> list[Path]:
     named = {str(model).rpartition(" ")[2] for model in models}
     by_name = [*store.glob("cache/embeddings/*"), *store.glob("cache/static/*")]
     unnamed = [path for path in by_name if path.name not in named]
-    for start in ("cache/near/topics-", "batches/*/similarity-"):
+    for start in ("cache/near/topics-", "batches/[0-9]*/similarity-"):
         made = store.glob(f"{start}*.parquet")
         unnamed += [path for path in made if path.stem.partition("-")[2] not in named]
     return sorted(unnamed)
