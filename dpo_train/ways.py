@@ -25,24 +25,33 @@ WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attentio
 
 
 def check_causal(policy: Policy, pair: EncodedPair) -> None:
-    """Raises `TrainError` for a model that is not causal: earlier logits move when a later token is another one.
+    """Raises `TrainError` for a model that is not causal: earlier logits move with later tokens.
 
     Encoders (BERT, ELECTRA) and prefix language models open as causal ones and would be scored wrongly without notice.
     """
-    ids = [*pair.prompt, *pair.chosen][-sum(SIZES) :]
-    if len(ids) < 2:
+    ids = [*pair.prompt, *pair.chosen, *pair.rejected][-sum(SIZES) :]
+    if len(ids) < 3:
         return
-    other = [*ids[:-1], ids[0] if ids[0] != ids[-1] else ids[-2]]
+    # log p(both halves | prompt) = log p(first | prompt) + log p(second | prompt, first), unless the first half sees
+    # the second. Scored by `Policy.score`, the one forward pass that works on weights in shards too.
+    start = max(1, len(ids) // 3)
+    middle = (start + len(ids)) // 2
+    prompt, first, second = ids[:start], ids[start:middle], ids[middle:]
     with torch.no_grad():
-        batch = torch.tensor([ids, other], device=policy.device)
-        logits = policy.network(input_ids=batch, use_cache=False).logits[:, :-1].double().log_softmax(-1)
-    moved = float((logits[0] - logits[1]).abs().max())
-    if ids != other and moved > tolerance(policy.dtype, len(ids)):
+        both = [EncodedPair(prompt, [*first, *second], first), EncodedPair([*prompt, *first], second, second)]
+        whole = policy.score(both, "whole logits")
+    moved = float((whole.chosen[0] - whole.rejected[0] - whole.chosen[1]).abs())
+    if moved > tolerance(_precision(policy), len(ids)):  # NaN is for the reference to report
         raise TrainError(
-            f"{policy.base['model']} is no causal language model: another last token moves the log-probabilities "
-            f"of earlier ones by {moved:.2g} nats. Expected a decoder; encoders (BERT, ELECTRA) and prefix language "
-            "models cannot be trained with DPO here."
+            f"{policy.base['model']} is no causal language model: later tokens move the log-probabilities of earlier "
+            f"ones by {moved:.2g} nats. Expected a decoder; encoders (BERT, ELECTRA) and prefix language models cannot "
+            "be trained with DPO here."
         )
+
+
+def _precision(policy: Policy) -> torch.dtype:
+    """The type that a forward pass computes in."""
+    return torch.bfloat16 if policy.autocast else policy.dtype
 
 
 def learned_positions(network: Any) -> int | None:
@@ -102,8 +111,7 @@ def _apart_alone(policy: Policy, ends: Indices) -> str | None:
 
 def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums) -> str | None:
     """What is wrong with a way of scoring, or None."""
-    precision = torch.bfloat16 if policy.autocast else policy.dtype
-    limit = tolerance(precision, max(len(response) for pair in pairs for response in pair[1:]))
+    limit = tolerance(_precision(policy), max(len(response) for pair in pairs for response in pair[1:]))
     if way == "shared" and (unlike := unlike_whole_pairs(policy.network, max(map(end, pairs)))):
         return unlike
     try:
