@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dpo_train.architecture import attribute
 from dpo_train.batches import EncodedPair, Indices, end, opening
 from dpo_train.config import TrainError
 from dpo_train.logprobs import Sums
@@ -52,22 +53,6 @@ def check_causal(policy: Policy, pair: EncodedPair) -> None:
 def _precision(policy: Policy) -> torch.dtype:
     """The type that a forward pass computes in."""
     return torch.bfloat16 if policy.autocast else policy.dtype
-
-
-def learned_positions(network: Any) -> int | None:
-    """How many positions a model with learned position embeddings has (GPT-2, OPT); None for any other."""
-    config = network.config.get_text_config()
-    promised = getattr(config, "max_position_embeddings", None)
-    if not isinstance(promised, int):
-        return None
-    tables = [part for part in network.modules() if isinstance(part, nn.Embedding)]
-    tables = [table for table in tables if table is not network.get_input_embeddings()]
-    return promised if any(_positions_of(table) == promised for table in tables) else None
-
-
-def _positions_of(table: nn.Embedding) -> int:
-    """Rows of an embedding that serve as positions: OPT's has two more, for an offset."""
-    return table.num_embeddings - int(getattr(table, "offset", 0))
 
 
 def choose_way(policy: Policy, pairs: Sequence[EncodedPair], ends: Indices) -> str | None:
@@ -152,11 +137,11 @@ def unlike_whole_pairs(network: Any, longest: int) -> str | None:
     response to the next. Caps and sinks come to an attention as keyword arguments, which few honour.
     """
     config = network.config.get_text_config()
-    if getattr(config, "attn_logit_softcapping", None):
-        return f"its attention caps scores (attn_logit_softcapping {config.attn_logit_softcapping})"
+    if cap := attribute(config, "attn_logit_softcapping"):
+        return f"its attention caps scores (attn_logit_softcapping {cap})"
     if any(name.endswith(".sinks") for name, _ in network.named_parameters()):
         return "its attention has sinks"
-    strange = set(getattr(config, "layer_types", None) or []) - {"full_attention"} - WINDOWS.keys()
+    strange = set(attribute(config, "layer_types") or []) - {"full_attention"} - WINDOWS.keys()
     if strange:
         return f"the model has layers of type {', '.join(sorted(strange))}"
     window = window_of(network)
@@ -171,13 +156,13 @@ def window_of(network: Any) -> int | None:
     Beyond it lies a window, or positions that depend on the longest row of a pass (Phi-3's long factors).
     """
     config = network.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or [])
+    kinds = set(attribute(config, "layer_types") or [])
     found = []
     for kind, name in WINDOWS.items():
-        width = getattr(config, name, None)
+        width = attribute(config, name)
         if kind in kinds or (width is not None and not kinds):  # Mistral names no types: every layer has it
             found.append(int(width or 0))
-    positions = getattr(config, "rope_parameters", None) or {}
+    positions = attribute(config, "rope_parameters") or {}
     if positions.get("rope_type") in ("dynamic", "longrope"):
         found.append(int(positions.get("original_max_position_embeddings") or config.max_position_embeddings))
     return min(found, default=None)
