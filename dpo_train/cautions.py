@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from dpo_train.architecture import attribute
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.pairs import PairSet
 
@@ -37,7 +38,7 @@ def of_model(network: Any, sets: Mapping[str, PairSet]) -> list[str]:
     config = network.config.get_text_config()
     found = []
     longest = max((int(pairs.ends.max(initial=0)) for pairs in sets.values()), default=0)
-    promised = getattr(config, "max_position_embeddings", None)
+    promised = attribute(config, "max_position_embeddings")
     if isinstance(promised, int) and 0 < promised < longest:
         count = sum(int((pairs.ends > promised).sum()) for pairs in sets.values())
         found.append(
@@ -45,7 +46,7 @@ def of_model(network: Any, sets: Mapping[str, PairSet]) -> list[str]:
             f"(max_position_embeddings; the longest has {longest}): it was not trained to attend so far. Lower "
             "max_length to leave them out."
         )
-    coefficient = getattr(config, "router_aux_loss_coef", None)
+    coefficient = attribute(config, "router_aux_loss_coef")
     if getattr(config, "output_router_logits", False) and coefficient:
         found.append(
             f"The model asks for a load-balancing loss of its router (router_aux_loss_coef {coefficient:g}), which is "

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dpo_train.architecture import attribute
 from dpo_train.cpu_matmul import FastLinear, matmul
 
 CHUNK = 2**25  # logits held at once: 128 MB of float32
@@ -47,7 +48,7 @@ def shaping_of(config: Any) -> Shaping:
     """
 
     def number(name: str) -> float | None:
-        value = getattr(config, name, None)
+        value = attribute(config, name)
         return float(value) if isinstance(value, (int, float)) else None
 
     scaling = number("logits_scaling") or 1.0

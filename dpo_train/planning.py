@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dpo_train.architecture import attribute, layer_configs
 from dpo_train.batches import cut, row_length
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.loading import open_policy
@@ -129,10 +130,16 @@ def _memory(config: TrainConfig, policy: Policy, training: PairSet, budget: int)
     size = policy.dtype.itemsize
     weights = sum(value.numel() * value.element_size() for value in policy.network.parameters())
     trained = sum(value.numel() for value in policy.trainable().values()) * 4 * 3
-    shape = policy.network.config
+    shape = policy.network.config.get_text_config()
     longest = np.sort(training.lengths)[-config.pairs_per_step :]
     tokens = max(int(longest[group].sum()) for group in cut(longest, budget))
-    wide = int(getattr(shape, "intermediate_size", 0) or 4 * shape.hidden_size)
+    wide = max(map(_widest, layer_configs(shape)))
     kept = 2 * shape.hidden_size if config.gradient_checkpointing else 14 * shape.hidden_size + 4 * wide
     activations = tokens * shape.num_hidden_layers * kept * size
     return float(weights + trained + activations + 2 * 2**25 * 4)
+
+
+def _widest(config: Any) -> int:
+    """The largest intermediate size of a layer, or of all layers where one configuration lists them (Gemma 3n)."""
+    size = attribute(config, "intermediate_size") or 4 * config.hidden_size
+    return int(size) if isinstance(size, int) else max(map(int, size))

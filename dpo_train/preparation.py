@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dpo_train import checkpoints, sharding
+from dpo_train.architecture import position_limit
 from dpo_train.atomic import sweep, write_json
 from dpo_train.batches import Indices, Schedule
 from dpo_train.cautions import check_surroundings, notes, of_model, single_prompts
@@ -36,7 +37,7 @@ from dpo_train.processes import whole
 from dpo_train.reference import check_start, fingerprint, per_token
 from dpo_train.scoring import Known, Scoring, know
 from dpo_train.stopping import Evaluation
-from dpo_train.ways import check_causal, choose_way, learned_positions
+from dpo_train.ways import check_causal, choose_way
 
 logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens a pass: 512 to 2048 go alike on a CPU; on a GPU a guess
@@ -194,7 +195,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
 
 def encoder_of(policy: Policy, config: TrainConfig) -> Encoder:
     """Encodes pairs as this policy reads them."""
-    positions = learned_positions(policy.network)
+    positions = position_limit(policy.network)
     return Encoder(policy.tokenizer, config.max_length, config.truncation_mode, positions)
 
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dpo_train.architecture import attribute
 from dpo_train.batches import EncodedPair, Indices, end, opening
 from dpo_train.config import TrainError
 from dpo_train.logprobs import Sums
@@ -25,40 +26,33 @@ WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attentio
 
 
 def check_causal(policy: Policy, pair: EncodedPair) -> None:
-    """Raises `TrainError` for a model that is not causal: earlier logits move when a later token is another one.
+    """Raises `TrainError` for a model that is not causal: earlier logits move with later tokens.
 
     Encoders (BERT, ELECTRA) and prefix language models open as causal ones and would be scored wrongly without notice.
     """
-    ids = [*pair.prompt, *pair.chosen][-sum(SIZES) :]
-    if len(ids) < 2:
+    ids = [*pair.prompt, *pair.chosen, *pair.rejected][-sum(SIZES) :]
+    if len(ids) < 3:
         return
-    other = [*ids[:-1], ids[0] if ids[0] != ids[-1] else ids[-2]]
+    # log p(both halves | prompt) = log p(first | prompt) + log p(second | prompt, first), unless the first half sees
+    # the second. Scored by `Policy.score`, the one forward pass that works on weights in shards too.
+    start = max(1, len(ids) // 3)
+    middle = (start + len(ids)) // 2
+    prompt, first, second = ids[:start], ids[start:middle], ids[middle:]
     with torch.no_grad():
-        batch = torch.tensor([ids, other], device=policy.device)
-        logits = policy.network(input_ids=batch, use_cache=False).logits[:, :-1].double().log_softmax(-1)
-    moved = float((logits[0] - logits[1]).abs().max())
-    if ids != other and moved > tolerance(policy.dtype, len(ids)):
+        both = [EncodedPair(prompt, [*first, *second], first), EncodedPair([*prompt, *first], second, second)]
+        whole = policy.score(both, "whole logits")
+    moved = float((whole.chosen[0] - whole.rejected[0] - whole.chosen[1]).abs())
+    if moved > tolerance(_precision(policy), len(ids)):  # NaN is for the reference to report
         raise TrainError(
-            f"{policy.base['model']} is no causal language model: another last token moves the log-probabilities "
-            f"of earlier ones by {moved:.2g} nats. Expected a decoder; encoders (BERT, ELECTRA) and prefix language "
-            "models cannot be trained with DPO here."
+            f"{policy.base['model']} is no causal language model: later tokens move the log-probabilities of earlier "
+            f"ones by {moved:.2g} nats. Expected a decoder; encoders (BERT, ELECTRA) and prefix language models cannot "
+            "be trained with DPO here."
         )
 
 
-def learned_positions(network: Any) -> int | None:
-    """How many positions a model with learned position embeddings has (GPT-2, OPT); None for any other."""
-    config = network.config.get_text_config()
-    promised = getattr(config, "max_position_embeddings", None)
-    if not isinstance(promised, int):
-        return None
-    tables = [part for part in network.modules() if isinstance(part, nn.Embedding)]
-    tables = [table for table in tables if table is not network.get_input_embeddings()]
-    return promised if any(_positions_of(table) == promised for table in tables) else None
-
-
-def _positions_of(table: nn.Embedding) -> int:
-    """Rows of an embedding that serve as positions: OPT's has two more, for an offset."""
-    return table.num_embeddings - int(getattr(table, "offset", 0))
+def _precision(policy: Policy) -> torch.dtype:
+    """The type that a forward pass computes in."""
+    return torch.bfloat16 if policy.autocast else policy.dtype
 
 
 def choose_way(policy: Policy, pairs: Sequence[EncodedPair], ends: Indices) -> str | None:
@@ -102,8 +96,7 @@ def _apart_alone(policy: Policy, ends: Indices) -> str | None:
 
 def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums) -> str | None:
     """What is wrong with a way of scoring, or None."""
-    precision = torch.bfloat16 if policy.autocast else policy.dtype
-    limit = tolerance(precision, max(len(response) for pair in pairs for response in pair[1:]))
+    limit = tolerance(_precision(policy), max(len(response) for pair in pairs for response in pair[1:]))
     if way == "shared" and (unlike := unlike_whole_pairs(policy.network, max(map(end, pairs)))):
         return unlike
     try:
@@ -144,11 +137,11 @@ def unlike_whole_pairs(network: Any, longest: int) -> str | None:
     response to the next. Caps and sinks come to an attention as keyword arguments, which few honour.
     """
     config = network.config.get_text_config()
-    if getattr(config, "attn_logit_softcapping", None):
-        return f"its attention caps scores (attn_logit_softcapping {config.attn_logit_softcapping})"
+    if cap := attribute(config, "attn_logit_softcapping"):
+        return f"its attention caps scores (attn_logit_softcapping {cap})"
     if any(name.endswith(".sinks") for name, _ in network.named_parameters()):
         return "its attention has sinks"
-    strange = set(getattr(config, "layer_types", None) or []) - {"full_attention"} - WINDOWS.keys()
+    strange = set(attribute(config, "layer_types") or []) - {"full_attention"} - WINDOWS.keys()
     if strange:
         return f"the model has layers of type {', '.join(sorted(strange))}"
     window = window_of(network)
@@ -163,13 +156,13 @@ def window_of(network: Any) -> int | None:
     Beyond it lies a window, or positions that depend on the longest row of a pass (Phi-3's long factors).
     """
     config = network.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or [])
+    kinds = set(attribute(config, "layer_types") or [])
     found = []
     for kind, name in WINDOWS.items():
-        width = getattr(config, name, None)
+        width = attribute(config, name)
         if kind in kinds or (width is not None and not kinds):  # Mistral names no types: every layer has it
             found.append(int(width or 0))
-    positions = getattr(config, "rope_parameters", None) or {}
+    positions = attribute(config, "rope_parameters") or {}
     if positions.get("rope_type") in ("dynamic", "longrope"):
         found.append(int(positions.get("original_max_position_embeddings") or config.max_position_embeddings))
     return min(found, default=None)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dpo_train.architecture import attribute, layer_configs
 from dpo_train.batches import EncodedPair, Indices, MicroBatch, opening
 from dpo_train.cpu_matmul import matmul, usable
 from dpo_train.pairs import PairSet
@@ -47,18 +48,13 @@ def shape_of(network: Any) -> Shape:
     head = network.get_output_embeddings()
     config = network.config.get_text_config()
     body = sum(inner * outer for inner, outer in _matrices(network))
-    return Shape(body, head.weight.numel(), 2 * sum(map(_width, _layer_configs(config))))
-
-
-def _layer_configs(config: Any) -> list[Any]:
-    """One configuration per layer: where layers differ (Gemma 4), reading the model's own raises an error."""
-    return list(getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers)
+    return Shape(body, head.weight.numel(), 2 * sum(map(_width, layer_configs(config))))
 
 
 def _width(config: Any) -> int:
     """Numbers of a layer's queries: heads times their width; 0 for a layer without attention heads."""
-    heads = getattr(config, "num_attention_heads", None) or 0
-    return int(heads * (getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)))
+    heads = attribute(config, "num_attention_heads") or 0
+    return int(heads * (attribute(config, "head_dim") or (config.hidden_size // heads if heads else 0)))
 
 
 def _matrices(network: Any) -> list[tuple[int, int]]:

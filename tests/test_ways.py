@@ -20,7 +20,7 @@ from dpo_train.model import Policy
 from dpo_train.pairs import open_pairs
 from dpo_train.reference import reference, scored
 from dpo_train.scoring import Known, Scoring
-from dpo_train.ways import choose_way, widest_difference
+from dpo_train.ways import check_causal, choose_way, widest_difference
 
 HEADS = {"head_dim": 16}
 WINDOW = {"sliding_window": 16}
@@ -175,3 +175,16 @@ def test_an_adapter_that_fits_no_layer_is_told_the_names_of_those_there_are() ->
     network = tiny.network(family="gpt2", **OLD)
     with pytest.raises(TrainError, match=r"'q_proj'.*linear layers are called c_attn, c_fc, c_proj\.$"):
         wrap(TrainConfig(use_cpu=True), network, tiny.tokenizer(), {"model": "gpt2"}, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("family", "sizes"), [entry[:2] for entry in FAMILIES], ids=lambda value: str(value)[:24])
+def test_no_decoder_is_taken_for_a_model_that_is_not_causal(family: str, sizes: dict[str, Any]) -> None:
+    for pair in (LONG[0], SHORT[0], EncodedPair([5], [6], []), EncodedPair([5], [], [6, 7])):
+        check_causal(policy(family, sizes), pair)
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "megatron-bert"])
+def test_an_encoder_is_refused_whichever_side_has_the_response(family: str) -> None:
+    for pair in (LONG[0], EncodedPair(LONG[0].prompt, (), LONG[0].rejected)):
+        with pytest.raises(TrainError, match="is no causal language model"):
+            check_causal(policy(family, {}), pair)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dpo_train.architecture import position_limit
 from dpo_train.batches import Indices
 from dpo_train.config import TrainConfig
 from dpo_train.describe.movement import Movement
@@ -29,10 +30,11 @@ MOST = 256  # pairs of each kind; means of so many unit vectors hardly move
 def vectors(policy: Policy, pairs: PairSet, indices: Indices) -> Floats:
     """Mean last hidden state over prompt and chosen response of the starting weights (pairs, width)."""
     body = getattr(policy.network, policy.network.base_model_prefix)
+    limit = position_limit(policy.network)  # a pair that just fits ends with a token that is never an input elsewhere
     found = []
     with policy.as_reference():
         for one in pairs.encoded(indices):
-            tokens = torch.tensor([[*one.prompt, *one.chosen]], device=policy.device)
+            tokens = torch.tensor([[*one.prompt, *one.chosen][:limit]], device=policy.device)
             hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
             found.append(hidden[0].double().mean(0).cpu().numpy())
     return np.array(found)
