@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.dates import writes_date
+from dpo_train.model import Policy
 from dpo_train.pairs import PairSet
 
 
@@ -52,6 +54,39 @@ def of_model(network: Any, sets: Mapping[str, PairSet]) -> list[str]:
             "not added: with adapters the router does not learn; where all weights do, watch that experts stay in use."
         )
     return found
+
+
+def check_vocabulary(policy: Policy, sets: Mapping[str, PairSet]) -> list[str]:
+    """A note where the tokenizer has tokens that the model has no row for; raises `TrainError` where a pair has one."""
+    rows, tokens = policy.rows, len(policy.tokenizer)
+    if tokens <= rows:
+        return []
+    for split, pairs in sets.items():
+        for start in range(0, len(pairs), 1000):
+            places = range(start, min(start + 1000, len(pairs)))
+            for place, pair in zip(places, pairs.encoded(places), strict=True):
+                beyond = [token for side in pair for token in side if token >= rows]
+                if beyond:
+                    raise TrainError(
+                        f"{split}: pair {pairs.pair_ids[place]} has token {beyond[0]} "
+                        f"({policy.tokenizer.convert_ids_to_tokens(beyond[0])!r}), and the model has embeddings of "
+                        f"tokens 0 to {rows - 1} only. Give the model rows for the tokens that were added "
+                        "(resize_token_embeddings, then train them), or use the tokenizer that it was made with."
+                    )
+    return [
+        f"The tokenizer has {tokens} tokens and the model rows for {rows}; no pair has one of the others. An adapter is "
+        "saved without the tokenizer, since peft would add rows to the model on opening both: take the base's."
+    ]
+
+
+def date_in_prompts(config: TrainConfig, policy: Policy) -> list[str]:
+    """A note where the chat template writes today's date."""
+    if not writes_date(policy.tokenizer):
+        return []
+    return [
+        f"The chat template writes today's date into prompts. Here it is {config.template_date} on any day "
+        "(template_date), so that the same run has the same tokens."
+    ]
 
 
 def _check_launcher() -> None:
