@@ -74,8 +74,8 @@ def check_vocabulary(policy: Policy, sets: Mapping[str, PairSet]) -> list[str]:
                         "(resize_token_embeddings, then train them), or use the tokenizer that it was made with."
                     )
     return [
-        f"The tokenizer has {tokens} tokens and the model rows for {rows}; no pair has one of the others. An adapter is "
-        "saved without the tokenizer, since peft would add rows to the model on opening both: take the base's."
+        f"The tokenizer has {tokens} tokens and the model rows for {rows}; no pair has one of the others. An adapter "
+        "is saved without the tokenizer, since peft would add rows to the model on opening both: take the base's."
     ]
 
 

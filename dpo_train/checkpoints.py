@@ -152,7 +152,8 @@ def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> Non
             "start a new run."
         )
     before, now = (
-        {**settings_of(of["config"]), **{name: of.get(name) for name in ("version", "processes")}} for of in (state, identity)
+        {**settings_of(of["config"]), **{name: of.get(name) for name in ("version", "processes")}}
+        for of in (state, identity)
     )
     changed = _differences(before, now)
     if changed:

@@ -8,6 +8,7 @@ is loaded.
 from __future__ import annotations
 
 import json
+import os
 import time
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -38,10 +39,10 @@ def of_model(model: str, revision: str | None = None, cache: Path | None = None)
         return _of_file(gguf(model), cache)
     folder = folder_of(model)
     if folder is None:
-        return xxh3_128(f"{model}@{commit_of(model, revision)}").hexdigest()
+        return xxh3_128(f"{model}@{commit_of(model, revision)}".encode()).hexdigest()
     digest = xxh3_128()
     for path in _files(folder):
-        digest.update(f"{path.relative_to(folder)} {_of_file(path, cache)}\n")
+        digest.update(os.fsencode(path.relative_to(folder)) + f" {_of_file(path, cache)}\n".encode())
     return digest.hexdigest()
 
 
@@ -106,8 +107,8 @@ def _refuse_adapter(model: str, config: Path, merged: Path | None) -> None:
     how = (
         f"set model to {str(merged)!r}, where it is merged already"
         if merged is not None
-        else "merge it first, with `dpo train --merge` of the run that made it or with peft's merge_and_unload, and set "
-        "model to the merged folder"
+        else "merge it first, with `dpo train --merge` of the run that made it or with peft's merge_and_unload, and "
+        "set model to the merged folder"
     )
     raise TrainError(
         f"model {model!r} is an adapter of {base!r}, expected a whole model: training on it would start from the base "
@@ -134,7 +135,7 @@ def _of_file(path: Path, cache: Path | None) -> str:
     """Hash of a file's bytes; from the cache where the file was hashed before and has not changed since."""
     if cache is None:
         return _hash(path)
-    remembered = cache / "contents" / f"{xxh3_128(str(path)).hexdigest()}.json"
+    remembered = cache / "contents" / f"{xxh3_128(os.fsencode(path)).hexdigest()}.json"
     stamp = _stamp(path)
     try:
         known = json.loads(remembered.read_text(encoding="utf-8"))

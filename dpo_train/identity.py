@@ -26,4 +26,5 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if not config.get("lora_dropout") or not config.get("use_peft", True):
         ignored |= _CUTS
     batch, accumulation = (config.get(name, 1) for name in _STEP)
-    return {**{name: value for name, value in config.items() if name not in ignored}, "pairs_per_step": batch * accumulation}
+    decisive = {name: value for name, value in config.items() if name not in ignored}
+    return {**decisive, "pairs_per_step": batch * accumulation}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,7 @@ from dpo_train import contents
 from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
 from dpo_train.cpu_matmul import speed_up
 from dpo_train.model import Policy
-from dpo_train.terminal import quiet_bars
+from dpo_train.terminal import quiet_bars, quiet_peft
 
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -171,9 +170,7 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
         use_dora=config.use_dora,
     )
     try:
-        with warnings.catch_warnings():  # peft 0.21 asks transformers by a name that transformers 5.23 calls old
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2: peft sets it right
+        with quiet_peft():
             policy.adapter = get_peft_model(policy.network, settings)
     except ValueError as error:
         if "lora_dropout" in str(error):

@@ -9,7 +9,6 @@ was packed, which is not quite the one that the adapter was trained on, so held-
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import nn
 from dpo_train import saved
 from dpo_train.card import write_card
 from dpo_train.config import TrainError
-from dpo_train.terminal import quiet_bars
+from dpo_train.terminal import quiet_bars, quiet_peft
 
 
 @quiet_bars()
@@ -55,15 +54,17 @@ def _write(adapter: Path, dtype: torch.dtype, folder: Path) -> None:
         base, options = settings.base_model_name_or_path, {"revision": settings.revision} if settings.revision else {}
         # Not by AutoPeftModel, which fits the embedding to a tokenizer that is longer.
         network = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **options)
-        with warnings.catch_warnings():  # as where the adapter is made: peft 0.21 asks transformers by an old name
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        with quiet_peft():
             opened = PeftModel.from_pretrained(network, adapter, autocast_adapter_dtype=False)
         has_tokenizer = (adapter / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(adapter) if has_tokenizer else AutoTokenizer.from_pretrained(base, **options)
+        tokenizer = (
+            AutoTokenizer.from_pretrained(adapter) if has_tokenizer else AutoTokenizer.from_pretrained(base, **options)
+        )
     except (OSError, ValueError) as error:
         raise TrainError(f"{adapter}: its base model could not be opened: {error}.") from error
     _untie(opened.get_base_model())
-    opened.merge_and_unload().save_pretrained(folder)
+    with quiet_peft():
+        opened.merge_and_unload().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

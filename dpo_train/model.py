@@ -24,7 +24,7 @@ from dpo_train.batches import EncodedPair, Indices, collate, end
 from dpo_train.logprobs import Sums, sums
 from dpo_train.pairs import Rows
 from dpo_train.sharding import Sharded, as_first, most_passes, recover, shard
-from dpo_train.terminal import quiet_bars
+from dpo_train.terminal import quiet_bars, quiet_peft
 from dpo_train.work import Counter, shape_of
 
 Way = Literal["shared", "apart", "whole logits"]  # of scoring pairs, as ways.py tells them apart
@@ -134,7 +134,8 @@ class Policy:
         `weights` are those that were trained, whole, by name.
         """
         if self.adapter is not None:
-            self.adapter.save_pretrained(folder)
+            with quiet_peft():
+                self.adapter.save_pretrained(folder)
         else:
             parameters = {name for name, _ in self.network.named_parameters(remove_duplicate=False)}
             buffers = {name: value for name, value in self.network.state_dict().items() if name not in parameters}

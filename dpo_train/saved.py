@@ -42,8 +42,7 @@ def measure(policy: Policy, pairs: PairSet, indices: Indices | Sequence[int]) ->
     places = ordered[np.unique(np.linspace(0, len(ordered) // 2, PAIRS).astype(int).clip(max=len(ordered) - 1))]
     encoded = pairs.encoded(places)
     with torch.no_grad():
-        sums = policy.score(encoded)
-    logps = {side: getattr(sums, side).double().cpu().tolist() for side in SIDES}
+        scores = [policy.score([pair]) for pair in encoded]
     return {
         "precision": "bfloat16" if policy.autocast else str(policy.dtype).removeprefix("torch."),
         "packed": bool(getattr(policy.network, "is_loaded_in_4bit", False)),
@@ -51,9 +50,9 @@ def measure(policy: Policy, pairs: PairSet, indices: Indices | Sequence[int]) ->
             {
                 "pair_id": pairs.pair_ids[int(place)],
                 "tokens": [list(map(int, part)) for part in pair],
-                **{side: logps[side][row] for side in SIDES},
+                **{side: float(getattr(sums, side)) for side in SIDES},
             }
-            for row, (place, pair) in enumerate(zip(places, encoded, strict=True))
+            for place, pair, sums in zip(places, encoded, scores, strict=True)
         ],
     }
 

@@ -257,7 +257,9 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
         speed=speed,
     )
     held_out = next((seen for seen in (validation, test, probe) if len(seen.indices)), None)
-    probe_of_saved = saved.measure(job.policy, *((held_out.pairs, held_out.indices) if held_out else (job.training, [0])))
+    probe_of_saved = saved.measure(
+        job.policy, *((held_out.pairs, held_out.indices) if held_out else (job.training, [0]))
+    )
     weights = whole(job.parameters, keep=job.accelerator.is_main_process)
     if job.accelerator.is_main_process:
         log.write()
