@@ -156,7 +156,9 @@ def test_all_weights_that_were_trained_open_as_they_were_measured(tmp_path: Path
 
 
 def test_single_responses_without_held_out_rows_are_compared_too(tmp_path: Path) -> None:
-    model, version = tiny.model_folder(tmp_path / "model"), tiny.unpaired_version(tmp_path, validation=0, test=0)
+    model, version = tiny.model_folder(tmp_path / "model"), tiny.unpaired_version(tmp_path)
+    for shard in [*version.glob("unpaired/validation-*"), *version.glob("unpaired/test-*")]:
+        shard.unlink()
     train(settings(model, max_steps=2, loss_type="apo_zero_unpaired", probe_pairs=0), version, tmp_path / "run")
     [row] = json.loads((tmp_path / "run" / saved.NAME).read_text())["pairs"]
     assert sorted(map(bool, row["tokens"][1:])) == [False, True]
