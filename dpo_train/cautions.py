@@ -58,21 +58,20 @@ def of_model(network: Any, sets: Mapping[str, PairSet]) -> list[str]:
 
 def check_vocabulary(policy: Policy, sets: Mapping[str, PairSet]) -> list[str]:
     """A note where the tokenizer has tokens that the model has no row for; raises `TrainError` where a pair has one."""
-    rows, tokens = policy.rows, len(policy.tokenizer)
+    rows, tokens = policy.rows, 1 + max(policy.tokenizer.get_vocab().values(), default=0)
     if tokens <= rows:
         return []
     for split, pairs in sets.items():
-        for start in range(0, len(pairs), 1000):
-            places = range(start, min(start + 1000, len(pairs)))
-            for place, pair in zip(places, pairs.encoded(places), strict=True):
-                beyond = [token for side in pair for token in side if token >= rows]
-                if beyond:
-                    raise TrainError(
-                        f"{split}: pair {pairs.pair_ids[place]} has token {beyond[0]} "
-                        f"({policy.tokenizer.convert_ids_to_tokens(beyond[0])!r}), and the model has embeddings of "
-                        f"tokens 0 to {rows - 1} only. Give the model rows for the tokens that were added "
-                        "(resize_token_embeddings, then train them), or use the tokenizer that it was made with."
-                    )
+        place = pairs.first_beyond(rows)
+        if place is not None:
+            [pair] = pairs.encoded([place])
+            token = next(token for part in pair for token in part if token >= rows)
+            raise TrainError(
+                f"{split}: pair {pairs.pair_ids[place]} has token {token} "
+                f"({policy.tokenizer.convert_ids_to_tokens(token)!r}), and the model has embeddings of tokens 0 to "
+                f"{rows - 1} only. Give the model rows for the tokens that were added (resize_token_embeddings, then "
+                "train them), or use the tokenizer that it was made with."
+            )
     return [
         f"The tokenizer has {tokens} tokens and the model rows for {rows}; no pair has one of the others. An adapter "
         "is saved without the tokenizer, since peft would add rows to the model on opening both: take the base's."
