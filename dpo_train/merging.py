@@ -38,14 +38,21 @@ def merge(run: Path) -> Path:
     except FileNotFoundError as error:
         raise TrainError(f"{error.filename} is missing: only a finished run can be merged.") from error
     dtype = torch.float64 if settings["dtype"] == "float64" else torch.float32
-    with saved.checked(run, target.name) as folder:
-        _write(run / "adapter", dtype, folder)
+    opened, tokenizer = _open(run / "adapter", dtype)
+    probe = saved.read(run)
+    if probe is not None and not probe["exact"]:
+        probe = saved.exactly(opened, run, probe)
+    with saved.checked(run, target.name, probe) as folder:
+        _untie(opened.get_base_model())
+        with quiet_peft():
+            opened.merge_and_unload().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         write_card(folder, summary["base"], settings, {**summary, "output": "model"})
     return target
 
 
-def _write(adapter: Path, dtype: torch.dtype, folder: Path) -> None:
-    """The merged weights, and the tokenizer of the adapter, or of its base where the adapter was saved without one."""
+def _open(adapter: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The adapter on its base, and its tokenizer, or the base's where the adapter was saved without one."""
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -56,16 +63,11 @@ def _write(adapter: Path, dtype: torch.dtype, folder: Path) -> None:
         network = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **options)
         with quiet_peft():
             opened = PeftModel.from_pretrained(network, adapter, autocast_adapter_dtype=False)
-        has_tokenizer = (adapter / "tokenizer_config.json").is_file()
-        tokenizer = (
-            AutoTokenizer.from_pretrained(adapter) if has_tokenizer else AutoTokenizer.from_pretrained(base, **options)
-        )
+        if (adapter / "tokenizer_config.json").is_file():
+            return opened.eval(), AutoTokenizer.from_pretrained(adapter)
+        return opened.eval(), AutoTokenizer.from_pretrained(base, **options)
     except (OSError, ValueError) as error:
         raise TrainError(f"{adapter}: its base model could not be opened: {error}.") from error
-    _untie(opened.get_base_model())
-    with quiet_peft():
-        opened.merge_and_unload().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _untie(network: Any) -> None:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,21 +30,26 @@ logger = logging.getLogger(__name__)
 NAME = "probe.json"
 PAIRS = 4
 LIMIT = 1e-3  # nats of a response; what rounding in float32 explains is 50 times less on responses of 900 tokens
+ROUGH = 10.0  # times the rounding in bfloat16: experts that are routed otherwise differ by more than rounding
 SIDES = ("chosen", "rejected")
 
 
 def measure(policy: Policy, pairs: PairSet, indices: Indices | Sequence[int]) -> dict[str, Any]:
     """A few of the pairs at `indices`, from the shortest to the median, with their log-probabilities (nats) now.
 
-    Every process calls it: weights in shards are gathered for the pass.
+    In the precision of the weights. Every process calls it: weights in shards are gathered for the pass.
     """
     ordered = np.asarray(indices)[np.argsort(pairs.lengths[np.asarray(indices)], kind="stable")]
     places = ordered[np.unique(np.linspace(0, len(ordered) // 2, PAIRS).astype(int).clip(max=len(ordered) - 1))]
     encoded = pairs.encoded(places)
-    with torch.no_grad():
-        scores = [policy.score([pair]) for pair in encoded]
+    autocast, policy.autocast = policy.autocast, False
+    try:
+        with torch.no_grad():
+            scores = [policy.score([pair]) for pair in encoded]
+    finally:
+        policy.autocast = autocast
     return {
-        "precision": "bfloat16" if policy.autocast else str(policy.dtype).removeprefix("torch."),
+        "exact": policy.dtype in (torch.float32, torch.float64),
         "packed": bool(getattr(policy.network, "is_loaded_in_4bit", False)),
         "pairs": [
             {
@@ -62,9 +67,48 @@ def write(run: Path, probe: Mapping[str, Any]) -> None:
     write_json(run / NAME, probe)
 
 
+def read(run: Path) -> dict[str, Any] | None:
+    """What `write` kept; None, with a warning, in a run of an older release."""
+    try:
+        probe: dict[str, Any] = json.loads((run / NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        logger.warning("%s has no %s, so what is merged is not compared with the run", run, NAME)
+        return None
+    return probe
+
+
+def exactly(network: Any, run: Path, probe: Mapping[str, Any]) -> dict[str, Any]:
+    """The probe of a run in bfloat16 or 4 bit, measured in float32 by its adapter, opened unmerged.
+
+    Raises `TrainError` where that is further from the run than such rounding can be. A run in 4 bit measured other base
+    weights: how far they are off is a warning.
+    """
+    worst = _worst(network, probe, ROUGH)
+    if probe["packed"]:
+        logger.warning(
+            "%s: merged into the weights before they were packed into 4 bit. Pair %s has %.6g nats there (%s) and %.6g "
+            "in the run: its held-out numbers do not carry over exactly",
+            run,
+            worst.pair["pair_id"],
+            worst.found,
+            worst.side,
+            worst.pair[worst.side],
+        )
+    elif worst.excess > 0:
+        raise _differs(run / "adapter", worst)
+    pairs = [
+        {
+            **pair,
+            **{side: _logp(network, pair["tokens"][0], pair["tokens"][k]) for k, side in enumerate(SIDES, start=1)},
+        }
+        for pair in probe["pairs"]
+    ]
+    return {"exact": True, "packed": False, "pairs": pairs}
+
+
 @contextmanager
-def checked(run: Path, name: str) -> Iterator[Path]:
-    """A hidden folder to write a model or adapter to, which becomes `run`/`name` if it scores as the run did.
+def checked(run: Path, name: str, probe: Mapping[str, Any] | None) -> Iterator[Path]:
+    """A hidden folder to write a model or adapter to, which becomes `run`/`name` if it scores as `probe` has it.
 
     An adapter is not opened: its tensors are those of the run. Raises `TrainError` where a model scores otherwise.
     """
@@ -73,8 +117,10 @@ def checked(run: Path, name: str) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        if (partial / "config.json").is_file():
-            _check(partial, run, name)
+        if probe is not None and (partial / "config.json").is_file():
+            worst = _worst(_open(partial), probe, LIMIT)
+            if worst.excess > 0:
+                raise _differs(target, worst)
         sync_tree(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -84,59 +130,48 @@ def checked(run: Path, name: str) -> Iterator[Path]:
     sync(run)
 
 
-def _check(folder: Path, run: Path, name: str) -> None:
-    try:
-        probe = json.loads((run / NAME).read_text(encoding="utf-8"))
-    except FileNotFoundError:  # a run of an older release
-        logger.warning("%s has no %s, so %s was not compared with the run", run, NAME, name)
-        return
-    side, pair, found, excess = _worst(folder, probe)
-    if excess <= 0:
-        return
-    if probe["packed"]:
-        logger.warning(
-            "%s: merged into the weights before they were packed into 4 bit, pair %s has %.6g nats (%s) where the run "
-            "measured %.6g; its held-out numbers do not carry over exactly",
-            run / name,
-            pair["pair_id"],
-            found,
-            side,
-            pair[side],
-        )
-        return
-    raise TrainError(
-        f"{run / name}: the saved model is not the one that was measured, and was removed. Opened afresh it gives the "
-        f"{side} response of pair {pair['pair_id']} {found:.6f} nats, where the run measured {pair[side]:.6f}. Is the "
-        f"base model the one that the run started from? Then adapt other layers (lora_target_modules)"
-        + (", or open adapter/ with peft." if name == "model" and (run / "adapter").is_dir() else ".")
+class _Worst(NamedTuple):
+    """The response whose log-probability (nats) is furthest off, and by how much more than the limit."""
+
+    side: str
+    pair: Mapping[str, Any]
+    found: float
+    excess: float
+
+
+def _differs(path: Path, worst: _Worst) -> TrainError:
+    return TrainError(
+        f"{path}: opened afresh this is not what the run measured. The {worst.side} response of pair "
+        f"{worst.pair['pair_id']} has {worst.found:.6f} nats, where the run measured {worst.pair[worst.side]:.6f}; no "
+        "model was written. If the base model is another one than at the start of the run, put it back. Else this "
+        "model's layers cannot be saved so: adapt other ones (lora_target_modules), or open adapter/ with peft."
     )
 
 
 @quiet_bars()
-def _worst(folder: Path, probe: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], float, float]:
-    """The response whose log-probability is furthest off: side, pair, what was found, and nats beyond the limit."""
+def _open(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    network = AutoModelForCausalLM.from_pretrained(folder).eval()
-    exact = probe["precision"] in ("float32", "float64")
-    worst: tuple[str, Mapping[str, Any], float, float] | None = None
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def _worst(network: Any, probe: Mapping[str, Any], limit: float) -> _Worst:
+    """`limit` in nats of a response; `ROUGH` is in units of what rounding in bfloat16 explains."""
+    found = []
     for pair in probe["pairs"]:
         prompt, *responses = pair["tokens"]
         for side, response in zip(SIDES, responses, strict=True):
-            if not response:
-                continue
-            found = _logp(network, prompt, response)
-            limit = LIMIT if exact else tolerance(torch.bfloat16, len(response))
-            difference = abs(found - pair[side])
-            excess = difference - limit if np.isfinite(difference) else np.inf
-            if worst is None or excess > worst[3]:
-                worst = side, pair, found, float(excess)
-    assert worst is not None  # a pair that trains has a response
-    return worst
+            logp = _logp(network, prompt, response)
+            most = limit * tolerance(torch.bfloat16, len(response)) if limit == ROUGH else limit
+            difference = abs(logp - pair[side])
+            found.append(_Worst(side, pair, logp, difference - most if np.isfinite(difference) else np.inf))
+    return max(found, key=lambda worst: worst.excess)
 
 
 def _logp(network: Any, prompt: Sequence[int], response: Sequence[int]) -> float:
     """Sum over the response of its tokens' log-probabilities, nats, by the model's own forward pass."""
+    if not response:  # of a single response
+        return 0.0
     tokens = torch.tensor([[*prompt, *response]])
     with torch.no_grad():
         logits = network(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits

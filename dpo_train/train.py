@@ -264,7 +264,7 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
     if job.accelerator.is_main_process:
         log.write()
         saved.write(job.run, probe_of_saved)
-        with saved.checked(job.run, output) as folder:
+        with saved.checked(job.run, output, probe_of_saved) as folder:
             job.policy.save(folder, weights)
             write_card(folder, job.policy.base, job.identity["config"], asdict(summary))
         write_json(job.run / "summary.json", asdict(summary))

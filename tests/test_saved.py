@@ -18,6 +18,7 @@ from dpo_train import saved
 from dpo_train.config import TrainError
 from dpo_train.merging import merge
 from dpo_train.planning import plan
+from dpo_train.terminal import quiet_peft
 from dpo_train.train import RunSummary, train
 
 settings = partial(tiny.settings, load_best_model_at_end=False)
@@ -84,6 +85,33 @@ def test_merging_keeps_a_small_update_of_a_bfloat16_model(
     assert float(0.1 * (moved[:, 0] - moved[:, 1]).mean()) == pytest.approx(margin, rel=0.01)
 
 
+@pytest.mark.parametrize("family", [{}, {"family": "mixtral", "num_local_experts": 4}], ids=["dense", "experts"])
+def test_a_run_in_bfloat16_merges_as_its_adapter_scores_unrounded(tmp_path: Path, family: dict[str, Any]) -> None:
+    from peft import PeftModel
+
+    model, version = tiny.model_folder(tmp_path / "model", **family), tiny.version(tmp_path)
+    config = settings(model, max_steps=3, dtype="bfloat16", lora_target_modules="all-linear")
+    train(config, version, tmp_path / "run")
+    with quiet_peft():
+        adapter = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), tmp_path / "run" / "adapter")
+    unmerged = scored(adapter.eval(), tiny.tokenizer(), held_out())
+    merged = AutoModelForCausalLM.from_pretrained(merge(tmp_path / "run")).eval()
+    assert merged.dtype == torch.float32
+    assert float((scored(merged, tiny.tokenizer(), held_out()) - unmerged).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_base_that_changed_since_the_run_is_not_merged_into(tmp_path: Path, dtype: str) -> None:
+    model, version = tiny.model_folder(tmp_path / "model"), tiny.version(tmp_path)
+    train(settings(model, max_steps=2, dtype=dtype), version, tmp_path / "run")
+    tiny.model_folder(model, seed=3)  # trained anew under its name
+    with pytest.raises(TrainError, match=r"not what the run measured.*validation-\d+ .* where the run measured -"):
+        merge(tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").glob("*model*")) == []
+    tiny.model_folder(model)
+    assert merge(tmp_path / "run") == tmp_path / "run" / "model"
+
+
 def with_tokens(folder: Path, *added: str) -> Any:
     """A tiny model whose tokenizer has tokens that the model has no row for."""
     tiny.network(0).save_pretrained(folder)
@@ -122,24 +150,13 @@ def test_a_token_without_a_row_is_refused_with_its_pair(tmp_path: Path, split: s
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_merged_model_that_scores_otherwise_gets_no_name(tmp_path: Path) -> None:
-    model, version = tiny.model_folder(tmp_path / "model"), tiny.version(tmp_path)
-    train(settings(model, max_steps=2), version, tmp_path / "run")
-    tiny.model_folder(model, seed=3)  # trained anew under its name
-    with pytest.raises(TrainError, match=r"not the one that was measured.*validation-\d+ .* where the run measured -"):
-        merge(tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").glob("*model*")) == []
-    tiny.model_folder(model)
-    assert merge(tmp_path / "run") == tmp_path / "run" / "model"
-
-
 def test_a_merged_model_is_compared_to_a_thousandth_of_a_nat(tmp_path: Path) -> None:
     train(settings(tiny.model_folder(tmp_path / "model"), max_steps=2), tiny.version(tmp_path), tmp_path / "run")
     whole = json.loads((tmp_path / "run" / saved.NAME).read_text())
     assert len(whole["pairs"]) == saved.PAIRS and {row["pair_id"][:5] for row in whole["pairs"]} == {"valid"}
     whole["pairs"][2]["rejected"] += 2e-3
     saved.write(tmp_path / "run", whole)
-    with pytest.raises(TrainError, match=f"rejected response of pair {whole['pairs'][2]['pair_id']} -"):
+    with pytest.raises(TrainError, match=f"rejected response of pair {whole['pairs'][2]['pair_id']} has -"):
         merge(tmp_path / "run")
     whole["pairs"][2]["rejected"] -= 1.5e-3
     saved.write(tmp_path / "run", whole)
