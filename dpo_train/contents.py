@@ -86,11 +86,11 @@ def commit_of(model: str, revision: str | None) -> str | None:
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     try:
         adapter = cached_file(model, "adapter_config.json", **options, **quiet)
-        if adapter is not None:
-            _refuse_adapter(model, Path(adapter), None)
-        config = cached_file(model, "config.json", **options)
-    except OSError as error:
+        config = None if adapter is not None else cached_file(model, "config.json", **options)
+    except (OSError, ValueError) as error:  # ValueError: no name that a repository can have
         raise not_opened(model, error) from error
+    if adapter is not None:
+        _refuse_adapter(model, Path(adapter), None)
     return str(extract_commit_hash(config, None) or "") or None
 
 
@@ -103,7 +103,10 @@ def not_opened(model: str, error: Exception) -> TrainError:
 
 
 def _refuse_adapter(model: str, config: Path, merged: Path | None) -> None:
-    base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    try:
+        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = "a model that it does not name"
     how = (
         f"set model to {str(merged)!r}, where it is merged already"
         if merged is not None

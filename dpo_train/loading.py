@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from dpo_train import contents
@@ -49,7 +50,7 @@ def open_policy(config: TrainConfig, cache: Path, device: torch.device, shards: 
             f"model {config.model!r} needs a package that is not installed: {error}. Install it, or name the model as "
             "it was before it was quantised (load_in_4bit packs it on loading)."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise contents.not_opened(config.model, error) from error
     if tokenizer.chat_template is None:
         raise TrainError(

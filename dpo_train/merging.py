@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from dpo_train import saved
@@ -26,8 +27,8 @@ def merge(run: Path) -> Path:
     """The folder `model` of a finished run, which `AutoModelForCausalLM` opens; made from its adapter where it is not
     there.
 
-    Raises `TrainError` where the run is not finished, the adapter's base cannot be opened, or the merged model does not
-    score as the run did.
+    Raises `TrainError` where the run is not finished, the adapter or its base cannot be opened, or the merged model
+    does not score as the run did.
     """
     target = run / "model"
     if target.is_dir():
@@ -66,8 +67,8 @@ def _open(adapter: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         if (adapter / "tokenizer_config.json").is_file():
             return opened.eval(), AutoTokenizer.from_pretrained(adapter)
         return opened.eval(), AutoTokenizer.from_pretrained(base, **options)
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{adapter}: its base model could not be opened: {error}.") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TrainError(f"{adapter}: it or its base model could not be opened: {error}.") from error
 
 
 def _untie(network: Any) -> None:

@@ -33,7 +33,7 @@ class TrainSummary(TypedDict):
 def train(config: "TrainConfig", version: str, store: Path, step: Step = plain) -> TrainSummary:
     """Train on a version (an id or "current") and write the slice report."""
     opened = versions.open_version(store, version)
-    run = store / "runs" / run_id(config, opened.id, store)
+    run = store / "runs" / step("identify the model", run_id, config, opened.id, store)
     created = step(f"train on {opened.id}", train_once, config, opened.path, run)
     report = step("report slices", report_once, run)
     result = json.loads((run / "summary.json").read_text(encoding="utf-8"))

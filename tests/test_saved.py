@@ -163,6 +163,17 @@ def test_a_merged_model_is_compared_to_a_thousandth_of_a_nat(tmp_path: Path) -> 
     assert merge(tmp_path / "run").is_dir()
 
 
+def test_damaged_weights_are_refused_in_words(tmp_path: Path) -> None:
+    model, version = tiny.model_folder(tmp_path / "model"), tiny.version(tmp_path)
+    train(settings(model, max_steps=1), version, tmp_path / "run")
+    for weights in (tmp_path / "run" / "adapter" / "adapter_model.safetensors", model / "model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-40])
+        with pytest.raises(TrainError, match="it or its base model could not be opened"):
+            merge(tmp_path / "run")
+    with pytest.raises(TrainError, match="could not be opened"):
+        train(settings(model), version, tmp_path / "other")
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_all_weights_that_were_trained_open_as_they_were_measured(tmp_path: Path, tied: bool) -> None:
     tiny.network(0, torch.bfloat16, tie_word_embeddings=tied).save_pretrained(tmp_path / "model")
