@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from dpo_data import __version__, batches, contamination, schema
+from dpo_data import batches, contamination, schema
 from dpo_data.agreement import collapse
 from dpo_data.curate import CurationConfig
 from dpo_data.questions import changes, limits, shortfall
@@ -115,7 +115,7 @@ def _publish(
         "config": config.model_dump(mode="json"),
         "shards": shard_settings.model_dump(mode="json"),
         "models": fingerprint.models(config),
-        "code": {"dpo_data": __version__, "methods": fingerprint.methods(config)},
+        "code": {"dpo_data": fingerprint.RESULTS, "methods": fingerprint.methods(config)},
         "decisions": fingerprint.decisions(ledger),
     }
     version = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,6 +13,8 @@ from typing import Any
 
 from dpo_train.architecture import attribute
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.dates import writes_date
+from dpo_train.model import Policy
 from dpo_train.pairs import PairSet
 
 
@@ -53,6 +55,38 @@ def of_model(network: Any, sets: Mapping[str, PairSet]) -> list[str]:
             "not added: with adapters the router does not learn; where all weights do, watch that experts stay in use."
         )
     return found
+
+
+def check_vocabulary(policy: Policy, sets: Mapping[str, PairSet]) -> list[str]:
+    """A note where the tokenizer has tokens that the model has no row for; raises `TrainError` where a pair has one."""
+    rows, tokens = policy.rows, 1 + max(policy.tokenizer.get_vocab().values(), default=0)
+    if tokens <= rows:
+        return []
+    for split, pairs in sets.items():
+        place = pairs.first_beyond(rows)
+        if place is not None:
+            [pair] = pairs.encoded([place])
+            token = next(token for part in pair for token in part if token >= rows)
+            raise TrainError(
+                f"{split}: pair {pairs.pair_ids[place]} has token {token} "
+                f"({policy.tokenizer.convert_ids_to_tokens(token)!r}), and the model has embeddings of tokens 0 to "
+                f"{rows - 1} only. Give the model rows for the tokens that were added (resize_token_embeddings, then "
+                "train them), or use the tokenizer that it was made with."
+            )
+    return [
+        f"The tokenizer has {tokens} tokens and the model rows for {rows}; no pair has one of the others. An adapter "
+        "is saved without the tokenizer, since peft would add rows to the model on opening both: take the base's."
+    ]
+
+
+def date_in_prompts(config: TrainConfig, policy: Policy) -> list[str]:
+    """A note where the chat template writes today's date."""
+    if not writes_date(policy.tokenizer):
+        return []
+    return [
+        f"The chat template writes today's date into prompts. Here it is {config.template_date} on any day "
+        "(template_date), so that the same run has the same tokens."
+    ]
 
 
 def _check_launcher() -> None:

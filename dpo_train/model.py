@@ -24,7 +24,7 @@ from dpo_train.batches import EncodedPair, Indices, collate, end
 from dpo_train.logprobs import Sums, sums
 from dpo_train.pairs import Rows
 from dpo_train.sharding import Sharded, as_first, most_passes, recover, shard
-from dpo_train.terminal import quiet_bars
+from dpo_train.terminal import quiet_bars, quiet_peft
 from dpo_train.work import Counter, shape_of
 
 Way = Literal["shared", "apart", "whole logits"]  # of scoring pairs, as ways.py tells them apart
@@ -52,6 +52,11 @@ class Policy:
     def dtype(self) -> torch.dtype:
         """Of the network's weights."""
         return next(iter(self.network.parameters())).dtype  # type: ignore[no-any-return]
+
+    @property
+    def rows(self) -> int:
+        """Tokens that the model has an embedding of."""
+        return int(self.network.get_input_embeddings().weight.shape[0])
 
     def score(self, pairs: Sequence[EncodedPair], way: Way | None = None) -> Sums:
         """Log-probabilities of the pairs, with gradient unless the caller turned it off.
@@ -129,12 +134,14 @@ class Policy:
         `weights` are those that were trained, whole, by name.
         """
         if self.adapter is not None:
-            self.adapter.save_pretrained(folder)
+            with quiet_peft():
+                self.adapter.save_pretrained(folder)
         else:
             parameters = {name for name, _ in self.network.named_parameters(remove_duplicate=False)}
             buffers = {name: value for name, value in self.network.state_dict().items() if name not in parameters}
             self.network.save_pretrained(folder, state_dict={**buffers, **weights})
-        self.tokenizer.save_pretrained(folder)
+        if self.adapter is None or len(self.tokenizer) <= self.rows:  # to a longer one, peft would fit the embedding
+            self.tokenizer.save_pretrained(folder)
         (folder / "base.json").write_text(json.dumps(self.base, indent=1), encoding="utf-8")
 
 
@@ -145,8 +152,10 @@ def fingerprint_of(network: nn.Module) -> str:
     against somebody who forges them.
     """
     digest = xxh3_128()
-    for name, value in sorted(network.state_dict().items()):
-        if name.endswith("lm_head.weight") and getattr(network.config, "tie_word_embeddings", False):
+    tensors = sorted(network.state_dict().items())
+    addresses = [value.data_ptr() for name, value in tensors if not name.endswith("lm_head.weight")]
+    for name, value in tensors:
+        if name.endswith("lm_head.weight") and value.data_ptr() in addresses:
             continue  # the embedding once more
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -85,6 +85,17 @@ class PairSet:
         counts = pc.list_value_length(self.tokens.data.column(f"{part}_tokens")).to_numpy()
         return np.asarray(counts[self.kept], dtype=np.int64)
 
+    def first_beyond(self, rows: int) -> int | None:
+        """The first pair with a token of an id that a vocabulary of so many rows does not have, or None."""
+        columns = [self.tokens.data.column(f"{part}_tokens") for part in ("prompt", "chosen", "rejected")]
+        if max((pc.max(pc.list_flatten(column)).as_py() or 0 for column in columns), default=0) < rows:
+            return None
+        for place in range(len(self)):
+            [pair] = self.encoded([place])
+            if max(max(part, default=0) for part in pair) >= rows:
+                return place
+        return None
+
     def metadata(self, indices: Sequence[int]) -> pa.Table:
         """Every column of some pairs; prompt, chosen and rejected as text (of a single response, one is empty)."""
         table = self.rows.select(self.kept[np.asarray(indices, dtype=np.int64)]).with_format("arrow")[:]

@@ -22,7 +22,7 @@ from dpo_train import checkpoints, sharding
 from dpo_train.architecture import position_limit
 from dpo_train.atomic import sweep, write_json
 from dpo_train.batches import Indices, Schedule
-from dpo_train.cautions import check_surroundings, notes, of_model, single_prompts
+from dpo_train.cautions import check_surroundings, check_vocabulary, date_in_prompts, notes, of_model, single_prompts
 from dpo_train.claim import first_process
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.encoding import Encoder
@@ -129,6 +129,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         policy = open_policy(config, cache, accelerator.device, shards)
         encoder = encoder_of(policy, config)
         sets = {split: open_pairs(version, split, encoder, cache, config.loss.shards) for split in SPLITS}
+    unused = check_vocabulary(policy, sets)
     if shards:
         policy.shard()
     checked = preflight(list(sets.values()))
@@ -147,7 +148,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     slower = choose_way(policy, training.encoded(middle), np.concatenate([pairs.ends for pairs in sets.values()]))
     said = [*sentences(checked, config.max_length), *([slower] if slower else [])]
     said += [*notes(config, training, sets["validation"]), *single_prompts(config, sets)]
-    said += of_model(policy.network, sets)
+    said += [*of_model(policy.network, sets), *unused, *date_in_prompts(config, policy)]
     for note in said:
         logger.warning(note)
     budget = config.token_budget or BUDGETS.get(accelerator.device.type, BUDGETS["cuda"])
@@ -187,7 +188,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         identity={
             "config": config.model_dump(mode="json"),
             "version": version.name,
-            "reference": fingerprint(policy),
+            "reference": fingerprint(policy, config.template_date),
             "processes": accelerator.num_processes,  # each brings its own pairs to a step
         },
     )
@@ -196,7 +197,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
 def encoder_of(policy: Policy, config: TrainConfig) -> Encoder:
     """Encodes pairs as this policy reads them."""
     positions = position_limit(policy.network)
-    return Encoder(policy.tokenizer, config.max_length, config.truncation_mode, positions)
+    return Encoder(policy.tokenizer, config.max_length, config.truncation_mode, positions, config.template_date)
 
 
 def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule, int, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 
 from dpo_train.batches import EncodedPair, Indices, cut
-from dpo_train.config import TrainError
+from dpo_train.config import TEMPLATE_DATE, TrainError
 from dpo_train.encoding import tokenizer_fingerprint
 from dpo_train.logprobs import Sums
 from dpo_train.losses import PairLogprobs, window_gradients
@@ -56,11 +57,11 @@ class Reference(NamedTuple):
         }
 
 
-def fingerprint(policy: Policy) -> dict[str, str]:
+def fingerprint(policy: Policy, day: date = TEMPLATE_DATE) -> dict[str, str]:
     """What the reference is: kept in checkpoints, compared on resume."""
     return {
         "weights": policy.weights,
-        "tokenizer_and_template": tokenizer_fingerprint(policy.tokenizer),
+        "tokenizer_and_template": tokenizer_fingerprint(policy.tokenizer, day),
         "dtype": str(policy.dtype).removeprefix("torch."),
     }
 
@@ -260,11 +261,14 @@ def memory_of(pairs: Rows, indices: Indices, budget: int) -> Iterator[None]:
         longest = int(pairs.lengths[indices].max(initial=0))
         if budget > longest:
             smaller = max(longest, budget // 2)
-            advice = f"Set token_budget to {smaller} (of one of {budget} it ran out), or gradient_checkpointing to true"
+            advice = (
+                f"Set token_budget to {smaller} (of one of {budget} it ran out; with lora_dropout that starts another "
+                "run), or gradient_checkpointing to true, and run the same again: it resumes from the last checkpoint"
+            )
         else:
             advice = (
                 f"A single row of {longest} tokens does not fit and cannot be cut: set gradient_checkpointing to true, "
-                f"or max_length to {longest // 2}"
+                f"or max_length to {longest // 2}, which starts another run"
             )
         raise TrainError(f"{pairs.split}: memory ran out in a forward pass. {advice}. ({error})") from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,3 +45,17 @@ def quiet_bars() -> Iterator[None]:
             logging.enable_progress_bar()
         if shown[1]:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Silence what peft warns about and this trainer takes care of."""
+    with warnings.catch_warnings():  # peft 0.21 asks transformers by a name that transformers 5.23 calls old
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        # Of fused experts, which it names otherwise on reopening; what is merged is compared with the run.
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning)
+        # `merging` gives a head that shares the embedding's weight one of its own, and compares the result.
+        warnings.filterwarnings("ignore", message="Model .*tie_word_embeddings=True", category=UserWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # GPT-2: peft sets it right
+        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`", category=UserWarning)
+        yield

@@ -12,9 +12,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dpo_train import checkpoints
+from dpo_train import checkpoints, saved
 from dpo_train.account.accounting import Account, open_account
-from dpo_train.atomic import sync_tree, write_json
+from dpo_train.atomic import write_json
 from dpo_train.batches import rate_factor
 from dpo_train.card import write_card
 from dpo_train.claim import held
@@ -256,12 +256,17 @@ def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict
         output=output,
         speed=speed,
     )
+    held_out = next((seen for seen in (validation, test, probe) if len(seen.indices)), None)
+    probe_of_saved = saved.measure(
+        job.policy, *((held_out.pairs, held_out.indices) if held_out else (job.training, [0]))
+    )
     weights = whole(job.parameters, keep=job.accelerator.is_main_process)
     if job.accelerator.is_main_process:
         log.write()
-        job.policy.save(job.run / output, weights)
-        write_card(job.run / output, job.policy.base, job.identity["config"], asdict(summary))
-        sync_tree(job.run / output)
+        saved.write(job.run, probe_of_saved)
+        with saved.checked(job.run, output, probe_of_saved) as folder:
+            job.policy.save(folder, weights)
+            write_card(folder, job.policy.base, job.identity["config"], asdict(summary))
         write_json(job.run / "summary.json", asdict(summary))
     job.accelerator.wait_for_everyone()  # what the first process has written is there for all
     job.accelerator.end_training()

@@ -85,7 +85,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise DataError(f"{path}: sources named twice: {', '.join(repeated)}. Give each its own name, or one a glob.")
-    return recipe.model_copy(update={"sources": sources})
+    return recipe.model_copy(update={"sources": sources, "training": _with_model_path(path.parent, recipe.training)})
 
 
 def _one_length(raw: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +107,19 @@ def train_config(recipe: Recipe, where: str = "the recipe") -> "TrainConfig":
         return TrainConfig.model_validate(recipe.training)
     except ValidationError as error:
         raise DataError(_explain(f"{where}, training", error)) from None
+
+
+def _with_model_path(folder: Path, training: dict[str, Any]) -> dict[str, Any]:
+    """The training settings with an absolute model path, where `model` names a file or folder beside the recipe.
+
+    Any other name is a packaged one, one of the Hub, or a path from the working directory.
+    """
+    model = training.get("model")
+    beside = folder / model if isinstance(model, str) and model else None
+    names = ("config.json", "adapter_config.json")
+    if beside is None or not (beside.is_file() or any((beside / name).is_file() for name in names)):
+        return training
+    return {**training, "model": str(beside.absolute())}
 
 
 def _resolve(folder: Path, path: str) -> str:

@@ -1,7 +1,7 @@
 """Train: a published version in, a run with its slice report out.
 
-The run's id is a hash of the version, the settings and the code, so the same training asked for twice is
-found and not repeated, and one that was interrupted goes on from its last checkpoint.
+The run's id is a hash of the version, the model's content and the settings that decide results, so the same training
+asked for twice is found and not repeated, and one that was interrupted goes on from its last checkpoint.
 """
 
 import json
@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import dpo_train
 from dpo_data import versions
 from dpo_data.schema import DataError
 from flows.environment import first_process, processes
@@ -34,7 +33,7 @@ class TrainSummary(TypedDict):
 def train(config: "TrainConfig", version: str, store: Path, step: Step = plain) -> TrainSummary:
     """Train on a version (an id or "current") and write the slice report."""
     opened = versions.open_version(store, version)
-    run = store / "runs" / run_id(config, opened.id)
+    run = store / "runs" / step("identify the model", run_id, config, opened.id, store)
     created = step(f"train on {opened.id}", train_once, config, opened.path, run)
     report = step("report slices", report_once, run)
     result = json.loads((run / "summary.json").read_text(encoding="utf-8"))
@@ -52,16 +51,23 @@ def train(config: "TrainConfig", version: str, store: Path, step: Step = plain) 
 def assist(config: "TrainConfig", version: str, store: Path, step: Step = plain) -> None:
     """What every process of a launch but the first does: its share of the training, and nothing else."""
     opened = versions.open_version(store, version)
-    step(f"train on {opened.id}", train_once, config, opened.path, store / "runs" / run_id(config, opened.id))
+    step(f"train on {opened.id}", train_once, config, opened.path, store / "runs" / run_id(config, opened.id, store))
 
 
-def run_id(config: "TrainConfig", version: str) -> str:
-    """16 hex digits that stand for the version, the settings, the trainer's code version, and how many processes share
-    a training where a launcher started several: each brings its own pairs to a step."""
+def run_id(config: "TrainConfig", version: str, store: Path | None = None) -> str:
+    """16 hex digits for a version, the content of the model, the settings and code that decide results, and how many
+    processes share the training where a launcher started several: each brings its own pairs to a step.
+
+    `store` remembers hashes of model files. Raises `TrainError` where the model is an adapter or cannot be found.
+    """
+    from dpo_train import contents, identity
+
+    cache = store / "cache" if store is not None else None
     asked: dict[str, Any] = {
         "version": version,
-        "config": config.model_dump(mode="json"),
-        "code": dpo_train.__version__,
+        "config": identity.settings_of(config.model_dump(mode="json")),
+        "model": contents.of_model(config.model, config.revision, cache),
+        "results": identity.RESULTS,
     }
     if processes() > 1:
         asked["processes"] = processes()

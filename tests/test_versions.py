@@ -19,6 +19,7 @@ from planted_version import Planted, config, ledger_of, many, plant_store
 from dpo_data import batches, curate, schema, versions
 from dpo_data.agreement import AgreementLimits
 from dpo_data.schema import DataError
+from dpo_data.store import fingerprint
 from dpo_data.store.gates import PublishGates
 from dpo_data.store.shards import SLICE_COLUMNS, ShardSettings
 from dpo_train.config import TrainError
@@ -64,6 +65,18 @@ def test_the_chosen_text_is_the_preferred_one_whatever_its_side(tmp_path: Path) 
         assert (pair["votes_chosen"], pair["votes_rejected"]) == (3, 0)
         assert pair["length_gap_chars"] == len(row.better.strip()) - len(row.worse.strip())
         assert pair["length_gap_tokens"] is None
+
+
+PUBLISHED = {"1": "2f2a9b5a6c0212c3"}  # hash of published pairs by `fingerprint.RESULTS`
+
+
+def test_published_pairs_change_only_with_the_version_of_results(tmp_path: Path) -> None:
+    """If this fails on purpose, raise `fingerprint.RESULTS` and put the new hash here under it."""
+    rows = many(40)
+    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), CONFIG)
+    text = json.dumps(version.pairs().sort("pair_id").collect().to_dicts(), sort_keys=True, default=str)
+    assert sha256(text.encode()).hexdigest()[:16] == PUBLISHED[fingerprint.RESULTS]
+    assert version.manifest["code"]["dpo_data"] == fingerprint.RESULTS
 
 
 def test_publishing_the_same_again_rewrites_nothing(tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ from dpo_data.batches import Batches
 from dpo_data.curate import CurationConfig
 from dpo_data.texts import neighbours, text_measures, tokens
 
+# Raise it when the same decisions would be published as other pairs: they are then another version. What measures and
+# decisions come to is in `methods` and `decisions`. tests/test_versions.py holds a few published pairs under it.
+RESULTS = "1"
+
 
 def inputs(opened: Batches) -> str:
     """Hash of all votes, thumbs and rejects, whatever files, batches and order they came in."""
