@@ -68,6 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         "OLD": old,
         "NEW": new,
         "NAME": voter,
+        "SOURCE": "studio",
         "otto": voter,
         "RUN": run.name,
         "my_recipe.yaml": str(folder / "recipe.yaml"),
