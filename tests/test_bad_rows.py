@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from dpo_data.texts import tokens
-from dpo_train.config import TrainError
+from dpo_train.config import TrainConfig, TrainError
 from dpo_train.planning import plan
 from dpo_train.train import RunSummary, train
 
@@ -154,3 +154,22 @@ def test_token_counts_of_a_refused_prompt_are_null_and_the_rest_unchanged(
         tokens.measure_batch(batch, str(tokenizer))
         tokens.measure_batch(batch, str(tokenizer))  # read again: nothing is counted or reported twice
     assert caplog.text.count("refuses 1 of 3 prompts") == 1
+
+
+def test_a_template_that_writes_the_date_counts_the_same_on_any_day(tmp_path: Path) -> None:
+    asking = "{% set today = strftime_now('%d %B %Y') if strftime_now is defined else '' %}{{ today }}" + tiny.CHATML
+    written = "26 July 2024" + tiny.CHATML
+    rows = pl.DataFrame(
+        {
+            "comparison_id": ["a"],
+            "prompt": [[{"role": "user", "content": "Which day is it?"}]],
+            "response_a": ["Friday."],
+            "response_b": ["I do not know."],
+        }
+    )
+    counts = []
+    for name, template in (("asking", asking), ("written", written)):
+        tiny.tokenizer(template).save_pretrained(tmp_path / name)
+        counts.append(tokens.count(rows, tokens.load(str(tmp_path / name))))
+    assert counts[0].equals(counts[1])
+    assert TrainConfig().template_date == tokens.TEMPLATE_DATE

