@@ -11,6 +11,9 @@ same source per file; nothing is deleted, and whoever opens the batches sees the
   old reading whose thumbs were paired with those of another file counts too, since the other file's thumbs went into
   those pairs.
 
+Known limit: an export of the last days that is overwritten every day (a rolling window) shares most of its rows with
+the one before, so its oldest day is superseded with it; the output has the counts, and a file per day avoids it.
+
 A forgotten batch supersedes nothing: the earlier reading counts again. Note: attributes that a comparison got from a
 superseded file stay where another file of the same batch has that comparison.
 """
