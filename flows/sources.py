@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.options import STORE, Json, Store
 from flows.output import answer, columns
-from flows.questions import STORE, Json, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -122,11 +122,11 @@ def _reading_lines(name: str, source: "Mapping[str, Any]", store: Path) -> "Iter
         because = (
             "its thumbs are paired with those of another file"
             if other["paired"]
-            else f"only {other['shared']} of its {other['of']} comparisons and thumbs are in the new content"
+            else f"{other['of'] - other['shared']} of {other['of']} comparisons and thumbs are not in the new content"
         )
         yield (
-            f"both      {name}: {other['file']} was read before with other content (batch "
-            f"{', '.join(other['batches'])}); {because}, so both count. If the new content corrects the old: "
+            f"both      {name}: {other['file']} was read before with other content ({_batches(other['batches'])}); "
+            f"{because}, so all count, each vote once. If the new content corrects the old: "
             f"{_forget('batch', other['batches'][-1], store)}"
         )
     if source.get("elsewhere"):
@@ -138,6 +138,10 @@ def _reading_lines(name: str, source: "Mapping[str, Any]", store: Path) -> "Iter
     if source.get("forgotten"):
         undo = _forget("source", name, store, undo=True)
         yield f"forgotten {name}: nothing of this source counts. To take it back: {undo}"
+
+
+def _batches(names: "Sequence[str]") -> str:
+    return f"batch {names[-1]}" if len(names) == 1 else f"{len(names)} batches, the newest {names[-1]}"
 
 
 def departed_lines(gone: "Sequence[Mapping[str, Any]]", store: Path) -> list[str]:

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dpo_data import batches, curate, prompts, versions
+from dpo_data import agreement, batches, curate, prompts, versions
 from dpo_data.questions import queries, sources
 from dpo_data.schema import DataError
 from dpo_data.store import forgetting, readings
@@ -186,7 +186,21 @@ def test_an_export_that_overwrites_yesterdays_votes_loses_none(tmp_path: Path) -
     assert (beside.shared, beside.of, beside.paired) == (1, 2, False)
     summary = {"source": "votes", "beside": [vars_of(beside)]}
     [line] = reading_lines([summary], tmp_path / "s")
-    assert "only 1 of its 2" in line and f"dpo forget --batch {beside.batches[-1]}" in line
+    assert (
+        "1 of 2 comparisons and thumbs are not in the new content" in line
+        and f"dpo forget --batch {beside.batches[-1]}" in line
+    )
+
+
+@pytest.mark.parametrize("rater", ["mia", ""], ids=["named", "anonymous"])
+def test_a_rolling_export_loses_no_day_and_counts_no_vote_twice(tmp_path: Path, rater: str) -> None:
+    path = tmp_path / "last_days.csv"
+    for day in range(4):  # each export has ten of the questions, two of them new
+        rows = [f"What about {n}?,Left {n}.,Right {n}.,a,{rater}\n" for n in range(2 * day, 2 * day + 10)]
+        batches.append(tmp_path / "s", [exported(path, HEAD + "".join(rows))], "votes")
+    votes = batches.open_batches(tmp_path / "s").votes().collect()
+    counted = agreement.tally(votes)
+    assert counted.height == 16 and set(counted["votes"].to_list()) == {1}
 
 
 def vars_of(row: Any) -> dict[str, Any]:

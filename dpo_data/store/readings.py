@@ -5,14 +5,12 @@ same source per file; nothing is deleted, and whoever opens the batches sees the
 
 - The same content read another way (format, columns, winner_values, annotator_kind): the newest reading counts.
 - The same file name with other content, while the old content is no longer among the source's files: the newer
-  content counts where more than half of the old reading's comparisons and lone thumbs occur in it, as in a file that
-  grew or was corrected. Otherwise both count: a daily export that overwrites yesterday's file shares few comparisons
-  with it, and losing votes without a word is worse than keeping a mistake that is reported and can be forgotten. An
-  old reading whose thumbs were paired with those of another file counts too, since the other file's thumbs went into
-  those pairs.
-
-Known limit: an export of the last days that is overwritten every day (a rolling window) shares most of its rows with
-the one before, so its oldest day is superseded with it; the output has the counts, and a file per day avoids it.
+  content counts where every comparison and lone thumb of the old reading occurs in it, as in a file that grew or whose
+  votes were corrected. Otherwise both count, and the refresh reports it: an export of one day, or of the last thirty,
+  that overwrites itself drops rows that nobody took back, and votes lost without a word are worse than a mistake that
+  is reported and can be forgotten. Nothing counts twice then: an annotator has one vote per comparison, and
+  anonymous votes of a source count as the fullest reading has them. An old reading whose thumbs were paired with those
+  of another file counts too, since the other file's thumbs went into those pairs.
 
 A forgotten batch supersedes nothing: the earlier reading counts again. Note: attributes that a comparison got from a
 superseded file stay where another file of the same batch has that comparison.
@@ -197,7 +195,7 @@ def replace_earlier(
             if old.superseded or not _is_named(path, old.file) or {old.content, old.key} & present:
                 continue  # the old content may still be there, under another path
             shared, of, paired = _shared(store, old, folder, name)
-            if of == 0 or (2 * shared > of and not paired):
+            if shared == of and not (paired and of):
                 gone.append((old, "content"))
             elif not old.forgotten:
                 stays.append((old.batch, shared, of, paired))
