@@ -15,8 +15,8 @@ import typer
 from dpo_data.questions.visible import inert
 from flows import output, questions, runs, sources
 from flows.environment import first_process, processes
+from flows.options import STORE, Json, Store
 from flows.output import answer, aside, columns, working
-from flows.questions import STORE, Json, Store
 
 app = typer.Typer(
     help="Raw comparisons to audited preference pairs, to a DPO-trained policy, to the slices that moved the margins.",

@@ -8,14 +8,10 @@ from typing import Annotated
 
 import typer
 
+from flows.options import STORE, Json, Store
 from flows.output import answer, columns, say
 
 app = typer.Typer()
-
-Store = Annotated[Path, typer.Option("--store", help="Where batches, versions and runs live.", envvar="DPO_STORE")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
-
-STORE = Path("data/store")
 
 
 @app.command()
