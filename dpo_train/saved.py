@@ -83,7 +83,7 @@ def exactly(network: Any, run: Path, probe: Mapping[str, Any]) -> dict[str, Any]
     Raises `TrainError` where that is further from the run than such rounding can be. A run in 4 bit measured other base
     weights: how far they are off is a warning.
     """
-    worst = _worst(network, probe, ROUGH)
+    worst = _worst(network, probe, rough=True)
     if probe["packed"]:
         logger.warning(
             "%s: merged into the weights before they were packed into 4 bit. Pair %s has %.6g nats there (%s) and %.6g "
@@ -118,7 +118,7 @@ def checked(run: Path, name: str, probe: Mapping[str, Any] | None) -> Iterator[P
     try:
         yield partial
         if probe is not None and (partial / "config.json").is_file():
-            worst = _worst(_open(partial), probe, LIMIT)
+            worst = _worst(_open(partial), probe)
             if worst.excess > 0:
                 raise _differs(target, worst)
         sync_tree(partial)
@@ -155,14 +155,14 @@ def _open(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def _worst(network: Any, probe: Mapping[str, Any], limit: float) -> _Worst:
-    """`limit` in nats of a response; `ROUGH` is in units of what rounding in bfloat16 explains."""
+def _worst(network: Any, probe: Mapping[str, Any], rough: bool = False) -> _Worst:
+    """Against `LIMIT`, or where the run itself measured roughly against `ROUGH` times the rounding of bfloat16."""
     found = []
     for pair in probe["pairs"]:
         prompt, *responses = pair["tokens"]
         for side, response in zip(SIDES, responses, strict=True):
             logp = _logp(network, prompt, response)
-            most = limit * tolerance(torch.bfloat16, len(response)) if limit == ROUGH else limit
+            most = ROUGH * tolerance(torch.bfloat16, len(response)) if rough else LIMIT
             difference = abs(logp - pair[side])
             found.append(_Worst(side, pair, logp, difference - most if np.isfinite(difference) else np.inf))
     return max(found, key=lambda worst: worst.excess)
