@@ -12,34 +12,33 @@ from typing import Self
 import polars as pl
 from pydantic import Field, PositiveInt, model_validator
 
-from dpo_data import (
-    agreement,
+from dpo_data.executor import Executor, Inline
+from dpo_data.measures import (
     contamination,
     cycles,
     duplicates,
-    embeddings,
     length_bias,
     lengths,
-    projection,
+    prompt_map,
     prompts,
     similarity,
     splits,
 )
-from dpo_data.agreement import AgreementLimits
-from dpo_data.batches import open_batches
-from dpo_data.contamination import ContaminationLimits
-from dpo_data.cycles import CycleLimits
-from dpo_data.duplicates import DuplicateLimits
-from dpo_data.executor import Executor, Inline
-from dpo_data.length_bias import LengthLimits
-from dpo_data.lengths import SizeLimits
-from dpo_data.prompts import PromptLimits
+from dpo_data.measures.contamination import ContaminationLimits
+from dpo_data.measures.cycles import CycleLimits
+from dpo_data.measures.duplicates import DuplicateLimits
+from dpo_data.measures.length_bias import LengthLimits
+from dpo_data.measures.lengths import SizeLimits
+from dpo_data.measures.prompts import PromptLimits
+from dpo_data.measures.similarity import SimilarityLimits
+from dpo_data.measures.splits import SplitShares
 from dpo_data.schema import LEDGER, DataError, check
 from dpo_data.settings import Settings
-from dpo_data.similarity import SimilarityLimits
-from dpo_data.splits import SplitShares
 from dpo_data.store import repair
-from dpo_data.texts import edges, neighbours, text_measures, tokens
+from dpo_data.store.batches import open_batches
+from dpo_data.text import edges, embeddings, features, semantic_neighbours, token_counts
+from dpo_data.votes import agreement
+from dpo_data.votes.agreement import AgreementLimits
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +79,15 @@ def measure_texts(store: Path, config: CurationConfig, executor: Executor | None
     """Everything that reads text, batch by batch; a batch measured before is not read again. Counts what was new."""
     counts = dict.fromkeys(("batches", "comparisons", "texts_embedded", "texts_from_cache", "prompts_compared"), 0)
     for folder in _folders(store):
-        rows = text_measures.measure_batch(folder, executor)
+        rows = features.measure_batch(folder, executor)
         counts["batches"] += rows > 0
         counts["comparisons"] += rows
         if config.tokenizer is not None:
-            tokens.measure_batch(folder, config.tokenizer, executor)
+            token_counts.measure_batch(folder, config.tokenizer, executor)
         if config.embedding_model is not None:
             _add(counts, similarity.measure_batch(folder, store, config.embedding_model, executor))
         if config.contamination.benchmarks:
-            contamination.measure_batch(folder, config.contamination, text_measures.PROMPT_TEXT, executor)
+            contamination.measure_batch(folder, config.contamination, features.PROMPT_TEXT, executor)
             if config.embedding_model is not None:
                 prompts_of = similarity.prompts_of(folder, config.embedding_model)
                 model = config.embedding_model
@@ -125,7 +124,7 @@ def measure(store: Path, config: CurationConfig, executor: Executor | None = Non
     ledger = cycles.measure(ledger, config.cycles)
     ledger = splits.measure(ledger)
     if config.embedding_model is not None:
-        ledger = projection.measure(ledger, store, config.embedding_model)
+        ledger = prompt_map.measure(ledger, store, config.embedding_model)
     ledger = _add_slices(ledger.drop("topic_hash", "question_hash", strict=False), texts, config.slices)
     return _complete(ledger)
 
@@ -144,9 +143,9 @@ def _known(store: Path, config: CurationConfig) -> pl.DataFrame:
     """All that was measured on text, one row per comparison; a repeat in a later batch has the same text."""
     parts = []
     for folder in _folders(store):
-        part = pl.read_parquet(folder / text_measures.FILE, glob=False)
+        part = pl.read_parquet(folder / features.FILE, glob=False)
         if config.tokenizer is not None:
-            counted = pl.read_parquet(tokens.measure_batch(folder, config.tokenizer), glob=False)
+            counted = pl.read_parquet(token_counts.measure_batch(folder, config.tokenizer), glob=False)
             part = part.join(counted, on="comparison_id", how="left", maintain_order="left")
         if config.embedding_model is not None:
             alike = pl.read_parquet(similarity.batch_file(folder, config.embedding_model), glob=False)
@@ -171,7 +170,7 @@ def _comparison_edges(
     def verify(pairs: pl.DataFrame) -> pl.DataFrame:
         named = _ends(pairs).lazy()
         read = texts.join(named, on="comparison_id", how="semi")
-        kept = read.select("comparison_id", "response_a", "response_b", prompt=text_measures.PROMPT_TEXT).collect()
+        kept = read.select("comparison_id", "response_a", "response_b", prompt=features.PROMPT_TEXT).collect()
         # A pair is a fact of its two texts, so blocks of pairs are verified apart: bounded memory, any worker.
         parts = [pairs[start : start + _PAIRS] for start in range(0, max(len(pairs), 1), _PAIRS)]
         jobs = ((part, kept.join(_ends(part), on="comparison_id", how="semi")) for part in parts)
@@ -202,7 +201,7 @@ def _prompt_edges(
     def verify(pairs: pl.DataFrame) -> pl.DataFrame:
         hashes = pl.concat([pairs["left"], pairs["right"]]).unique().to_frame("prompt_hash")
         wanted = first.select("comparison_id", "prompt_hash").join(hashes, on="prompt_hash", how="semi")
-        read = texts.join(wanted.lazy(), on="comparison_id").select("prompt_hash", prompt=text_measures.SPOKEN_TEXT)
+        read = texts.join(wanted.lazy(), on="comparison_id").select("prompt_hash", prompt=features.SPOKEN_TEXT)
         return prompts.verify(pairs, read.collect())
 
     words = edges.recall(_near_file(store, "prompts"), proposed, verify, prompts.METHOD)
@@ -224,7 +223,7 @@ def _near_topics(store: Path, config: CurationConfig) -> tuple[pl.DataFrame | No
         logger.warning("%d prompts are over prompts.max_semantic: groups go by words alone.", len(topics))
         return None, 0
     path = _near_file(store, f"topics-{embeddings.fingerprint(model)}")
-    return neighbours.recall(path, embeddings.recall(topics, store, model), limits.cosine)
+    return semantic_neighbours.recall(path, embeddings.recall(topics, store, model), limits.cosine)
 
 
 def _add_slices(ledger: pl.DataFrame, texts: pl.LazyFrame, keys: tuple[str, ...]) -> pl.DataFrame:

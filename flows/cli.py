@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpo_data.questions.visible import inert
+from dpo_data.text.escape import inert
 from flows import output, questions, runs, sources
 from flows.environment import first_process, processes
 from flows.options import STORE, Json, Store
@@ -55,8 +55,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """What a file holds and what would become of it; writes nothing."""
-    from dpo_data.appending.inspection import inspect as look
-    from dpo_data.formats import paths
+    from dpo_data.ingest import paths
+    from dpo_data.ingest.preview import inspect as look
     from flows.telling import inspection_lines
 
     found = [asdict(look(file, format)) for file in paths.find(path, format=format)]
@@ -97,7 +97,7 @@ def versions(
     as_json: Json = False,
 ) -> None:
     """Every version with its date, rows, parent, size and the runs that used it; with --prune, remove old ones."""
-    from dpo_data.store import retention
+    from dpo_data.analysis import retention
     from flows.schedules import awaited
     from flows.telling import pruning_lines, version_lines
 
@@ -134,7 +134,7 @@ def train(
             _flow("train", assist, store, True, config, version)
         return
     if plan:
-        from dpo_data.versions import open_version
+        from dpo_data.store.versions import open_version
         from dpo_train.planning import plan as estimate
 
         expected = estimate(config, open_version(store, version).path)

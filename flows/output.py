@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dpo_data.questions.visible import inert
+from dpo_data.text.escape import inert
 from flows import failures
 
 _FOR_THE_USER = (("dpo_data.schema", "DataError"), ("dpo_train.config", "TrainError"))
@@ -40,7 +40,7 @@ def answer(value: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> Non
 
 def sentence(error: BaseException) -> str:
     """The message of an error as it may be shown and kept: inert, without credentials, of limited length."""
-    from dpo_data.formats.paths import masked  # here: it imports every format, which most commands do not need
+    from dpo_data.ingest.paths import masked  # here: it imports every format, which most commands do not need
 
     text = inert(masked(str(error)))
     if len(text) <= _MOST:

@@ -21,7 +21,7 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Where the audit page of a version lies, and its first screen in words."""
-    from dpo_data.versions import open_version
+    from dpo_data.store.versions import open_version
     from flows.telling import stats_lines
 
     opened = open_version(store, version)
@@ -40,8 +40,8 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """The whole story of one comparison: votes, measures against limits, reasons, twins, margins."""
-    from dpo_data.questions.explain import explain as tell
-    from dpo_data.questions.explain import render
+    from dpo_data.analysis.explain import explain as tell
+    from dpo_data.analysis.explain import render
 
     story = tell(store, query)
     answer(story, as_json, [] if as_json else render(story).splitlines())
@@ -57,7 +57,7 @@ def decide(
     as_json: Json = False,
 ) -> None:
     """What other limits would keep and drop; reads no text and publishes nothing."""
-    from dpo_data.questions.changes import what_if
+    from dpo_data.analysis.diff import what_if
     from flows.recipe import parse_overrides
     from flows.telling import what_if_lines
 
@@ -73,7 +73,7 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What entered, left, flipped or changed its split between two versions, and why."""
-    from dpo_data.questions.changes import diff as compare
+    from dpo_data.analysis.diff import diff as compare
     from flows.telling import diff_lines
 
     changed = compare(store, old, new)
@@ -88,7 +88,7 @@ def sql(
     as_json: Json = False,
 ) -> None:
     """Ask a version in SQL (DuckDB)."""
-    from dpo_data.questions.queries import query as ask
+    from dpo_data.analysis.sql import query as ask
 
     rows = ask(store, query, version)
     names = list(rows[0]) if rows else []
@@ -111,8 +111,8 @@ def review(
     from flows.reviewing import finding_lines, serve
 
     if findings:
-        from dpo_data.review.findings import findings as found_by
-        from dpo_data.versions import open_version
+        from dpo_data.review.results import findings as found_by
+        from dpo_data.store.versions import open_version
 
         found = found_by(store, open_version(store, version))
         answer(found, as_json, finding_lines(found))
@@ -137,8 +137,8 @@ def export(
     """
     from typing import cast
 
-    from dpo_data.questions.export import Format
-    from dpo_data.questions.export import export as write
+    from dpo_data.analysis.export import Format
+    from dpo_data.analysis.export import export as write
 
     count = write(store, path, cast("Format", format), where=where, version=version, sample=sample)
     answer({"path": str(path), "comparisons": count}, as_json, [f"{count} comparisons written to {path}"])

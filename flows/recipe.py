@@ -16,10 +16,10 @@ from pydantic import Field, ValidationError
 
 from dpo_data.curate import CurationConfig
 from dpo_data.executor import ExecutorSettings
+from dpo_data.release.checks import PublishGates
+from dpo_data.release.shards import ShardSettings
 from dpo_data.schema import DataError
 from dpo_data.settings import Settings
-from dpo_data.store.gates import PublishGates
-from dpo_data.store.shards import ShardSettings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

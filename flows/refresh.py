@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-from dpo_data import batches, curate, versions
-from dpo_data.agreement import REVIEWS
+from dpo_data import curate
+from dpo_data.analysis import sources
 from dpo_data.executor import Executor, start
-from dpo_data.formats import detect, paths
-from dpo_data.questions import sources
+from dpo_data.formats import detect
+from dpo_data.ingest import paths
 from dpo_data.review import verdicts
 from dpo_data.schema import DataError
-from dpo_data.store import forgetting, lock
+from dpo_data.store import batches, forgotten, lock, versions
+from dpo_data.votes.agreement import REVIEWS
 from flows import tables
 from flows.recipe import Recipe, Source
 from flows.sources import contradicted_lines
@@ -98,7 +99,7 @@ def ingest(store: Path, source: Source, workers: Executor) -> dict[str, Any]:
     found = paths.find(source.path, store / "cache" / "remote", source.format)
     how = (source.name, source.format, source.annotator_kind)
     summary = batches.append(store, found, *how, columns=source.columns, mapper=workers.map)
-    return {**asdict(summary), "forgotten": source.name in forgetting.read(store).sources}
+    return {**asdict(summary), "forgotten": source.name in forgotten.read(store).sources}
 
 
 def curate_and_publish(store: Path, recipe: Recipe, workers: Executor) -> versions.Version:

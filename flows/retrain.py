@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from dpo_data import versions
+from dpo_data.store import versions
 from flows.recipe import Recipe
 from flows.refresh import RefreshSummary, refresh
 from flows.steps import Step, plain

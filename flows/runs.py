@@ -45,7 +45,7 @@ class Pruning:
 
 def listed(store: Path) -> list[Run]:
     """Every run of the store, the newest first."""
-    from dpo_data.versions import read_pointer
+    from dpo_data.store.versions import read_pointer
 
     champion = read_pointer(store).get("champion")
     runs = [_read(folder, champion) for folder in sorted((store / "runs").glob("*/")) if _is_run(folder)]
@@ -67,8 +67,8 @@ def plan(store: Path, keep: int) -> Pruning:
 
 def prune(store: Path, keep: int) -> Pruning:
     """Remove what `plan` finds, each run by one rename first; a run that is trained or promoted meanwhile stays."""
-    from dpo_data.store.retention import being_trained
-    from dpo_data.versions import read_pointer
+    from dpo_data.analysis.retention import being_trained
+    from dpo_data.store.versions import read_pointer
 
     found = plan(store, keep)
     for run in found.runs:
@@ -112,7 +112,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _read(folder: Path, champion: str | None) -> Run:
-    from dpo_data.store.retention import being_trained
+    from dpo_data.analysis.retention import being_trained
 
     config, summary = _json(folder / "config.json"), _json(folder / "summary.json")
     state = "finished" if summary else "training" if being_trained(folder) else "unfinished"

@@ -13,8 +13,8 @@ from flows.output import answer, columns
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dpo_data.questions.sources import BatchRow
-    from dpo_data.store.forgetting import Change
+    from dpo_data.analysis.sources import BatchRow
+    from dpo_data.store.forgotten import Change
 
 app = typer.Typer()
 
@@ -28,7 +28,7 @@ def sources(
     as_json: Json = False,
 ) -> None:
     """Every batch with its source, files, format, date and counts, and whether it is superseded or forgotten."""
-    from dpo_data.questions import sources as asked
+    from dpo_data.analysis import sources as asked
     from flows.recipe import load
 
     names = None if recipe is None else [source.name for source in load(recipe).sources]
@@ -49,7 +49,7 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Take a source, a batch, an annotator or a comparison out of every future version, or with --undo back in."""
-    from dpo_data.store.forgetting import forget as leave_out
+    from dpo_data.store.forgotten import forget as leave_out
 
     given = {"source": source, "batch": batch, "annotator": annotator, "comparison": comparison}
     if sum(name is not None for name in given.values()) != 1:

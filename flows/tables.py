@@ -7,7 +7,7 @@ slices come with the data, so they are counted here and named only in the audit.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dpo_data.audit.words import reason_query
+from dpo_data.audit.wording import reason_query
 
 Rows = list[dict[str, Any]]
 Stats = Mapping[str, Any]

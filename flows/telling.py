@@ -9,7 +9,7 @@ from flows.output import columns, number, percent
 from flows.sources import contradicted_lines, departed_lines, reading_lines
 
 if TYPE_CHECKING:
-    from dpo_data.store.retention import Pruning, Published
+    from dpo_data.analysis.retention import Pruning, Published
 
 _REASONS_SHOWN = 12
 _SLICES_SHOWN = 15

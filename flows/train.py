@@ -10,8 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from dpo_data import versions
 from dpo_data.schema import DataError
+from dpo_data.store import versions
 from flows.environment import first_process, processes
 from flows.steps import Step, plain, record_table
 

@@ -7,15 +7,15 @@ from typing import Any, get_args
 
 from starlette.testclient import TestClient
 
-from dpo_data import versions
-from dpo_data.questions.changes import diff, what_if
-from dpo_data.questions.explain import explain, render
-from dpo_data.questions.export import Format, export
-from dpo_data.questions.queries import VIEWS, query
+from dpo_data.analysis import retention
+from dpo_data.analysis.diff import diff, what_if
+from dpo_data.analysis.explain import explain, render
+from dpo_data.analysis.export import Format, export
+from dpo_data.analysis.sql import VIEWS, query
 from dpo_data.review import queues
 from dpo_data.review.app import app
-from dpo_data.review.findings import findings
-from dpo_data.store import retention
+from dpo_data.review.results import findings
+from dpo_data.store import versions
 from flows.recipe import Recipe
 from flows.refresh import RefreshSummary
 from flows.telling import diff_lines, refresh_lines, stats_lines, version_lines, what_if_lines

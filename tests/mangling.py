@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from format_samples import SAMPLES
 
-from dpo_data.batches import append, inspect, open_batches
 from dpo_data.formats.detect import detect
-from dpo_data.formats.files import rows
-from dpo_data.formats.paths import find
+from dpo_data.ingest.paths import find
+from dpo_data.reading.files import rows
 from dpo_data.schema import DataError
+from dpo_data.store.batches import append, inspect, open_batches
 
 Choose = Callable[[Sequence[Any]], Any]
 

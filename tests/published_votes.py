@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from dpo_data.identity import canonical, comparison_hash, text_hash
+from dpo_data.ids import canonical, comparison_hash, text_hash
 from dpo_data.schema import VOTES
 
 

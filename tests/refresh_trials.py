@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from dpo_data import versions
+from dpo_data.store import versions
 from flows.recipe import load
 from flows.refresh import refresh
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dpo_data import batches, embeddings, similarity
-from dpo_data.identity import text_hash
+from dpo_data.ids import text_hash
+from dpo_data.measures import similarity
+from dpo_data.store import batches
+from dpo_data.text import embeddings
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 

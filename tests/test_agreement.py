@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from published_votes import golds, tables
 from vote_tables import swapped, votes
 
-from dpo_data import agreement as ag
 from dpo_data import schema
-from dpo_data.votes.reliability import estimate
-from dpo_data.votes.skills import ReliabilityLimits
+from dpo_data.votes import agreement as ag
+from dpo_data.votes.annotator_model import ReliabilityLimits
+from dpo_data.votes.dawid_skene import estimate
 
 LAW = settings(deadline=None, derandomize=True)
 ROWS = st.lists(

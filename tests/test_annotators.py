@@ -8,11 +8,11 @@ import pytest
 from published_votes import tables
 from vote_tables import swapped, votes
 
-from dpo_data import agreement as ag
 from dpo_data.intervals import wilson
+from dpo_data.votes import agreement as ag
+from dpo_data.votes.annotator_model import ReliabilityLimits
 from dpo_data.votes.annotators import annotators
-from dpo_data.votes.reliability import CodedVotes, estimate
-from dpo_data.votes.skills import ReliabilityLimits
+from dpo_data.votes.dawid_skene import CodedVotes, estimate
 
 
 def simulated(items: int = 600, seed: int = 0, each: int = 4) -> tuple[pl.DataFrame, np.ndarray]:

@@ -12,15 +12,16 @@ import pytest
 from hostile import NAMES, TEXTS, hostile_rows
 from planted_version import FACTS, Planted, config, ledger_of, many, plant_store
 
-from dpo_data import curate, versions
-from dpo_data.audit import page, words
-from dpo_data.audit.answers import answers
+from dpo_data import curate
+from dpo_data.analysis.diff import what_if
+from dpo_data.analysis.sql import query
+from dpo_data.audit import page, wording
+from dpo_data.audit.summary import answers
+from dpo_data.audit.text_diff import pieces
 from dpo_data.curate import CurationConfig
-from dpo_data.questions.changes import what_if
-from dpo_data.questions.differences import pieces
-from dpo_data.questions.queries import query
-from dpo_data.questions.visible import short, visible
 from dpo_data.review import queues
+from dpo_data.store import versions
+from dpo_data.text.escape import short, visible
 
 
 def publish(store: Path, rows: list[Planted], **more: Any) -> versions.Version:
@@ -58,7 +59,7 @@ def test_the_first_screen_answers_the_six_questions_with_counts(version: version
     assert "about 8 of 40 (20.0 %)" in found["Can I trust these pairs?"]
     assert found["What was thrown away, and was that right?"].startswith("6 of 46 comparisons (13 %)")
     assert found["What changed since the last version?"] == "This is the first version of its store."
-    assert "1 comparison with as many votes" in "".join(task.sentence for task in words.tasks(version.stats))
+    assert "1 comparison with as many votes" in "".join(task.sentence for task in wording.tasks(version.stats))
 
 
 def test_every_sql_line_of_the_page_runs_and_every_reason_line_lists_its_rows(
@@ -70,10 +71,10 @@ def test_every_sql_line_of_the_page_runs_and_every_reason_line_lists_its_rows(
     for sql in asked:
         query(store, sql)
     for row in version.stats["reasons"]:
-        sql = shlex.split(words.reason_query(row["reason"]))[2]
+        sql = shlex.split(wording.reason_query(row["reason"]))[2]
         assert len(query(store, sql)) == row["rows"]
     for row in version.stats["slices"]:
-        sql = shlex.split(words.slice_query(row["slice"], row["value"]))[2]
+        sql = shlex.split(wording.slice_query(row["slice"], row["value"]))[2]
         assert len(query(store, sql)) == row["comparisons"]
 
 
@@ -124,7 +125,7 @@ def test_markup_of_the_data_is_text_of_the_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_line_with_a_hostile_name_is_one_harmless_word_for_the_shell(tmp_path: Path, name: str) -> None:
-    for line in (words.votes_query(name), words.slice_query("source", name), words.slice_query(name, "x")):
+    for line in (wording.votes_query(name), wording.slice_query("source", name), wording.slice_query(name, "x")):
         assert visible(line) == line
         inner = line.removeprefix('dpo sql "').removesuffix('"')
         assert not re.search(r'[$`!\n]|(?<!\\)"|\\(?!")', inner)
@@ -134,12 +135,14 @@ def test_a_line_with_a_hostile_name_is_one_harmless_word_for_the_shell(tmp_path:
 def test_a_hostile_name_is_found_by_its_line(tmp_path: Path) -> None:
     publish(tmp_path, hostile_rows())
     for name in NAMES:
-        [row] = query(tmp_path, "select count(*) as n from (" + shlex.split(words.slice_query("source", name))[2] + ")")
+        [row] = query(
+            tmp_path, "select count(*) as n from (" + shlex.split(wording.slice_query("source", name))[2] + ")"
+        )
         assert row["n"] == len(TEXTS), name
 
 
 def test_a_page_of_the_longest_texts_stays_under_three_megabytes(tmp_path: Path) -> None:
-    why = [*words.REASONS]
+    why = [*wording.REASONS]
     rows = [
         Planted(
             f"{i} " + "& < " * 20_000, f"{i} " + "<b>a& " * 20_000, f"{i} " + '"b>& ' * 20_000, (why[i % len(why)],)
@@ -189,7 +192,7 @@ def test_a_slice_that_is_short_of_its_target_needs_a_human(tmp_path: Path) -> No
     plant_store(tmp_path, some())
     wanted = {"category": {"math": 4, "chat": 40, "poems": 9}}
     version = versions.publish(tmp_path, ledger_of(some()), config(targets=wanted))
-    told = [task for task in words.tasks(version.stats) if "pairs wanted" in task.sentence]
+    told = [task for task in wording.tasks(version.stats) if "pairs wanted" in task.sentence]
     assert [task.sentence for task in told] == [
         "category poems holds 0 of 9 pairs wanted, 9 short: only 0 comparisons came in, so collect more.",
         "category math holds 0 of 4 pairs wanted, 4 short: of 5 comparisons, most dropped because the votes call it a "
@@ -208,7 +211,7 @@ def test_every_reason_there_can_be_has_its_words_and_no_other_has() -> None:
         "similarity": {"min_prompt_cosine": 0.1, "same_language": True},
     }
     of_rows = curate.row_rules(CurationConfig.model_validate(everything))
-    assert {*of_rows, "near_duplicate", "over_prompt_cap", "length_rebalanced"} == words.REASONS.keys()
+    assert {*of_rows, "near_duplicate", "over_prompt_cap", "length_rebalanced"} == wording.REASONS.keys()
 
 
 def test_a_twin_that_says_the_opposite_needs_a_human(tmp_path: Path) -> None:
@@ -219,7 +222,7 @@ def test_a_twin_that_says_the_opposite_needs_a_human(tmp_path: Path) -> None:
     ledger = ledger_of(rows).drop(curate.DECIDED).with_columns(FACTS)
     decided = curate.decide(ledger.with_columns(twin_votes_against=against, twin_votes_for=against), config())
     version = versions.publish(tmp_path, decided, config())
-    [task] = [task for task in words.tasks(version.stats) if "near twin" in task.sentence]
+    [task] = [task for task in wording.tasks(version.stats) if "near twin" in task.sentence]
     assert task.sentence.startswith("2 comparisons with a near twin that prefers the other side")
     found = {row["comparison_id"] for row in query(tmp_path, shlex.split(task.command)[2])}
     assert found == set(queues.queue(version, "twins").ids) == {row.id for row in rows[10:]}

@@ -8,7 +8,7 @@ from browser import WIDER_THAN_THE_WINDOW, Browser, chromium
 from hostile import hostile_rows
 from planted_version import config, ledger_of, many, plant_store
 
-from dpo_data import versions
+from dpo_data.store import versions
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import tiny
 
-from dpo_data.texts import tokens
+from dpo_data.text import token_counts
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.planning import plan
 from dpo_train.train import RunSummary, train
@@ -143,7 +143,7 @@ def test_token_counts_of_a_refused_prompt_are_null_and_the_rest_unchanged(
     rows = pl.DataFrame(
         {"comparison_id": ["a", "b", "c"], "prompt": prompts, "response_a": ["Yes."] * 3, "response_b": ["No way."] * 3}
     )
-    counted = tokens.count(rows, tokens.load(str(tokenizer)))
+    counted = token_counts.count(rows, token_counts.load(str(tokenizer)))
     rendered = len("user\nIs 2 even?\nassistant\n") + 3  # one token a byte, and three marks
     assert counted["tokens_prompt"].to_list() == [rendered, None, rendered]
     assert counted["tokens_a"].to_list() == [5, 5, 5]
@@ -151,8 +151,8 @@ def test_token_counts_of_a_refused_prompt_are_null_and_the_rest_unchanged(
     batch.mkdir()
     rows.write_parquet(batch / "comparisons.parquet")
     with caplog.at_level(logging.WARNING):
-        tokens.measure_batch(batch, str(tokenizer))
-        tokens.measure_batch(batch, str(tokenizer))  # read again: nothing is counted or reported twice
+        token_counts.measure_batch(batch, str(tokenizer))
+        token_counts.measure_batch(batch, str(tokenizer))  # read again: nothing is counted or reported twice
     assert caplog.text.count("refuses 1 of 3 prompts") == 1
 
 
@@ -170,6 +170,6 @@ def test_a_template_that_writes_the_date_counts_the_same_on_any_day(tmp_path: Pa
     counts = []
     for name, template in (("asking", asking), ("written", written)):
         tiny.tokenizer(template).save_pretrained(tmp_path / name)
-        counts.append(tokens.count(rows, tokens.load(str(tmp_path / name))))
+        counts.append(token_counts.count(rows, token_counts.load(str(tmp_path / name))))
     assert counts[0].equals(counts[1])
-    assert TrainConfig().template_date == tokens.TEMPLATE_DATE
+    assert TrainConfig().template_date == token_counts.TEMPLATE_DATE

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_formats import sample
 
-from dpo_data.appending import parts, thumb_pairs
-from dpo_data.batches import BatchSummary, append, inspect, open_batches
-from dpo_data.formats import READERS, files
-from dpo_data.identity import comparison_hash, prompt_hash, text_hash
+from dpo_data.formats import READERS
+from dpo_data.ids import comparison_hash, prompt_hash, text_hash
+from dpo_data.ingest import convert, thumb_pairs
+from dpo_data.reading import files
 from dpo_data.schema import COMPARISONS, REJECTS, THUMBS, VOTES, DataError, check
+from dpo_data.store.batches import BatchSummary, append, inspect, open_batches
 
 VOTE = {"prompt": "Why?", "response_a": "So.", "response_b": "Thus.", "winner": "a"}
 
@@ -106,7 +107,7 @@ def test_attributes_never_take_the_name_of_a_ledger_column(tmp_path: Path) -> No
 def test_differing_attributes_of_a_repeated_comparison_are_all_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "PART_ITEMS", 2)
+    monkeypatch.setattr(convert, "PART_ITEMS", 2)
     records = [{**VOTE, "topic": topic} for topic in ("x", "y", "x", "z")] + [{**VOTE, "prompt": "Other?"}]
     append(tmp_path, [write(tmp_path / "v.jsonl", *records)], "s")
     rows = tables(tmp_path)["comparisons"].to_dicts()
@@ -166,7 +167,7 @@ def test_processes_and_pieces_change_no_byte(tmp_path: Path, monkeypatch: pytest
     path = write(tmp_path / "v.jsonl", *records, ["not", "an", "object"])
     whole = append(tmp_path / "whole", [path], "s")
     monkeypatch.setattr(files, "PIECE_BYTES", 1)
-    monkeypatch.setattr("dpo_data.batches.pieces", lambda path, total: files.pieces(path, 40_000, total))
+    monkeypatch.setattr("dpo_data.store.batches.pieces", lambda path, total: files.pieces(path, 40_000, total))
     cut = append(tmp_path / "cut", [path], "s")
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         pooled = append(tmp_path / "pooled", [path], "s", mapper=pool.map)
@@ -244,7 +245,7 @@ def test_no_files_and_unknown_formats_are_errors(tmp_path: Path) -> None:
 
 def test_inspect_finds_a_reader_that_loses_a_record_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "v.jsonl", VOTE, VOTE)
-    monkeypatch.setattr("dpo_data.appending.inspection.count", lambda path: 3)
+    monkeypatch.setattr("dpo_data.ingest.preview.count", lambda path: 3)
     with pytest.raises(DataError, match=r"v\.jsonl: 3 records counted, but 2 voted"):
         inspect(path)
 
@@ -260,7 +261,7 @@ def test_a_file_that_grows_or_shrinks_while_it_is_inspected(
         write(path, *[VOTE] * records)
         return number
 
-    monkeypatch.setattr("dpo_data.appending.inspection.count", counted)
+    monkeypatch.setattr("dpo_data.ingest.preview.count", counted)
     if records == 3:
         assert inspect(path).votes == 2
         return
@@ -275,7 +276,7 @@ def test_the_summary_refuses_counts_that_do_not_add_up() -> None:
 
 def test_a_reader_that_loses_a_record_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "v.jsonl", VOTE, VOTE)
-    monkeypatch.setattr("dpo_data.batches.count", lambda path: 3)
+    monkeypatch.setattr("dpo_data.store.batches.count", lambda path: 3)
     good = write(tmp_path / "w.jsonl", VOTE, VOTE, {**VOTE, "winner": "?"})
     with pytest.raises(DataError, match=r"v\.jsonl: 3 records counted, but 2 voted \+ 0 thumbs \+ 0 rejected came out"):
         append(tmp_path / "s", [good, path], "s")

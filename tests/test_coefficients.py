@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from published_votes import tables
 from vote_tables import votes
 
-from dpo_data.batches import append, open_batches
-from dpo_data.votes import coefficients as co
+from dpo_data.store.batches import append, open_batches
+from dpo_data.votes import agreement_coefficients as co
 
 LAW = settings(deadline=None, derandomize=True)
 TABLES = hnp.arrays(np.int64, st.tuples(st.integers(2, 12), st.just(3)), elements=st.integers(0, 4))

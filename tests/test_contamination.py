@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dpo_data import contamination, embeddings
-from dpo_data.contamination import ContaminationLimits
-from dpo_data.identity import text_hash
+from dpo_data.ids import text_hash
+from dpo_data.measures import contamination
+from dpo_data.measures.contamination import ContaminationLimits
 from dpo_data.schema import DataError
-from dpo_data.texts import benchmarks
+from dpo_data.text import benchmarks, embeddings
 
 ITEM = "a train leaves the station at noon and travels north at sixty miles an hour for two hours"  # 18 words
 

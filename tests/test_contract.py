@@ -7,10 +7,11 @@ import pytest
 from sample_store import store_of
 from tiny import model_folder
 
-from dpo_data import curate, versions
+from dpo_data import curate
+from dpo_data.analysis import retention
 from dpo_data.curate import CurationConfig
-from dpo_data.splits import SplitShares
-from dpo_data.store import retention
+from dpo_data.measures.splits import SplitShares
+from dpo_data.store import versions
 from dpo_train.config import TrainConfig
 from dpo_train.train import train
 from flows.telling import pruning_lines

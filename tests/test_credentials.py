@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sample_store import SAMPLE
 
-from dpo_data.formats import paths
+from dpo_data.ingest import paths
 from dpo_data.schema import DataError
 from flows.output import failure
 from flows.recipe import load

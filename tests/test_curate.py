@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dpo_data import batches
-from dpo_data.contamination import ContaminationLimits
 from dpo_data.curate import CurationConfig, decide, measure, measure_texts
+from dpo_data.measures.contamination import ContaminationLimits
 from dpo_data.schema import LEDGER, DataError
+from dpo_data.store import batches
 
 
 def planted(**columns: list[object]) -> pl.DataFrame:

@@ -6,15 +6,15 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_data import duplicates
-from dpo_data.agreement import AgreementLimits
 from dpo_data.curate import CurationConfig, decide
-from dpo_data.duplicates import DuplicateLimits
-from dpo_data.identity import text_hash
-from dpo_data.length_bias import LengthLimits
-from dpo_data.lengths import SizeLimits
-from dpo_data.prompts import PromptLimits
-from dpo_data.similarity import AlikeLimits, SimilarityLimits
+from dpo_data.ids import text_hash
+from dpo_data.measures import duplicates
+from dpo_data.measures.duplicates import DuplicateLimits
+from dpo_data.measures.length_bias import LengthLimits
+from dpo_data.measures.lengths import SizeLimits
+from dpo_data.measures.prompts import PromptLimits
+from dpo_data.measures.similarity import AlikeLimits, SimilarityLimits
+from dpo_data.votes.agreement import AgreementLimits
 
 MAYBE = st.one_of(st.none(), st.floats(0, 1))
 ROW = st.fixed_dictionaries(

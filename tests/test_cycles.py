@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_votes import tables
 
-from dpo_data import agreement, cycles
+from dpo_data.measures import cycles
+from dpo_data.votes import agreement
 
 
 def ledger(edges: list[tuple[str, str, float | None]], prompt: str = "p") -> pl.DataFrame:

@@ -11,8 +11,8 @@ import pytest
 from refresh_trials import SAMPLE, recipe_file, sealed
 from sample_store import embed_by_chance, store_of
 
-from dpo_data import curate, embeddings
-from dpo_data.texts import blocks, edges, stamps, text_measures
+from dpo_data import curate
+from dpo_data.text import blocks, edges, embeddings, features, stamps
 from flows.recipe import load
 from flows.refresh import refresh
 
@@ -80,7 +80,7 @@ def test_a_damaged_block_of_a_table_that_is_not_finished_is_made_again(whole: tu
     store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
     [target] = store.glob("batches/*/measures.parquet")
     target.rename(tmp_path / "saved.parquet")
-    digest = blake2b(text_measures.METHOD.encode(), digest_size=8).hexdigest()
+    digest = blake2b(features.METHOD.encode(), digest_size=8).hexdigest()
     parts = target.with_name(f".measures-{digest}-{blocks.ROWS}")
     parts.mkdir()
     (parts / "000000000000.parquet").write_bytes(b"PAR1 short")

@@ -9,11 +9,11 @@ from degenerate_sets import CURATION, SETS, essays, letters, read_all, recipe_of
 from planted_version import ledger_of, many, votes_of
 
 from dpo_data import schema
+from dpo_data.analysis import thresholds
+from dpo_data.analysis.stats import stats
 from dpo_data.curate import CurationConfig
-from dpo_data.questions import limits
-from dpo_data.questions.stats import stats
+from dpo_data.measures.style_bias import logistic
 from dpo_data.schema import DataError
-from dpo_data.style_bias import logistic
 from dpo_data.votes.annotators import annotators
 from flows.refresh import refresh
 
@@ -69,7 +69,7 @@ def test_every_number_of_stats_is_defined(kept: str) -> None:
         annotators=annotators(votes),
         rejects=schema.empty(schema.REJECTS),
         slices=("category",),
-        limits=limits.of(CurationConfig().model_dump(mode="json")),
+        limits=thresholds.of(CurationConfig().model_dump(mode="json")),
         targets={"category": {"chat": 3}},
     )
     assert found["counts"]["kept"] == {"one": 1, "no groups": 6}.get(kept, 0)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from dpo_data.splits import SplitShares
+from dpo_data.measures.splits import SplitShares
 from flows.recipe import load, train_config
 from flows.retrain import retrain
 

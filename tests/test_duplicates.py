@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dpo_data import duplicates
-from dpo_data.duplicates import DuplicateLimits
-from dpo_data.texts import near
-from dpo_data.texts.words import tokens
+from dpo_data.measures import duplicates
+from dpo_data.measures.duplicates import DuplicateLimits
+from dpo_data.text import minhash
+from dpo_data.text.token_hashes import tokens
 
 LONG = " ".join(f"word{number}" for number in range(40))
 OTHER = " ".join(f"thing{number}" for number in range(40))
@@ -23,7 +23,7 @@ def texts(*rows: tuple[str, str, str, str]) -> pl.DataFrame:
 
 
 def signed(frame: pl.DataFrame) -> pl.DataFrame:
-    parts = [near.shingles(tokens(frame[name]).words()) for name in ("prompt", "response_a", "response_b")]
+    parts = [minhash.shingles(tokens(frame[name]).words()) for name in ("prompt", "response_a", "response_b")]
     return frame.select("comparison_id").with_columns(signature=duplicates.signatures(*parts))
 
 
@@ -135,10 +135,10 @@ def test_real_drafts_are_found_with_the_recall_promised(real_data: Path) -> None
     place = {document["doc"]: row for row, document in enumerate(documents)}
     with (folder / "truth_pairs.csv").open() as lines:
         truth = list(csv.DictReader(lines))
-    rows = near.shingles(tokens(pl.Series([document["text"] for document in documents])).words())
-    left, right = near.candidates(near.sign(rows))
+    rows = minhash.shingles(tokens(pl.Series([document["text"] for document in documents])).words())
+    left, right = minhash.candidates(minhash.sign(rows))
     proposed = set(zip(left.tolist(), right.tolist(), strict=True))
-    index = near.jaccard(near.incidence(rows), left, right)
+    index = minhash.jaccard(minhash.incidence(rows), left, right)
     names = list(truth[0])
     pairs = {tuple(sorted((place[row[names[0]]], place[row[names[1]]]))): float(row[names[2]]) for row in truth}
     for limit, bar in ((0.7, 0.97), (0.8, 0.99)):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dpo_data.texts import edges
+from dpo_data.text import edges
 
 
 def test_only_pairs_never_seen_before_are_verified(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dpo_data import embeddings
-from dpo_data.identity import text_hash
+from dpo_data.ids import text_hash
 from dpo_data.schema import DataError
+from dpo_data.text import embeddings
 
 WORDS = [a + b + c for a in "bdfglm" for b in "aeiou" for c in "knprs"]
 CATS = ["The cat sleeps on the sofa.", "A cat is asleep on the couch.", "Interest rates rose in March."]

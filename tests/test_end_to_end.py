@@ -10,8 +10,8 @@ import pytest
 from tiny import model_folder
 
 from dpo_data.curate import CurationConfig
-from dpo_data.splits import SplitShares
-from dpo_data.versions import read_pointer
+from dpo_data.measures.splits import SplitShares
+from dpo_data.store.versions import read_pointer
 from dpo_train.config import TrainConfig
 from flows.recipe import Recipe, Source
 from flows.retrain import RetrainSummary, retrain

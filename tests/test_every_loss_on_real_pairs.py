@@ -11,7 +11,7 @@ import tiny
 from safetensors.torch import load_file
 
 from dpo_data.formats import READERS
-from dpo_data.formats.records import Judgement, Thumb
+from dpo_data.reading.records import Judgement, Thumb
 from dpo_train.config import TrainConfig
 from dpo_train.losses import Loss, Mixture, losses_of
 from dpo_train.train import train

@@ -15,11 +15,12 @@ import pytest
 from sample_store import SAMPLE
 from test_versions import digests
 
-from dpo_data import batches, curate, versions
+from dpo_data import curate
 from dpo_data.executor import Executor, ExecutorSettings, Inline, Processes, start
+from dpo_data.release import shards
 from dpo_data.schema import COMPARISONS, MEASURES, DataError
-from dpo_data.store import shards
-from dpo_data.texts import blocks, text_measures
+from dpo_data.store import batches, versions
+from dpo_data.text import blocks, features
 
 CONFIG = curate.CurationConfig(tokenizer=None, embedding_model=None, slices=("category",))
 RAY = pytest.param(
@@ -45,7 +46,7 @@ def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def published(store: Path, files: list[Path], workers: Executor) -> versions.Version:
     batches.append(store, files, "judged", mapper=workers.map)
     for folder in (store / "batches").glob("[0-9]*"):
-        text_measures.measure_batch(folder, workers, block=60)  # several blocks of a small set
+        features.measure_batch(folder, workers, block=60)  # several blocks of a small set
     return versions.publish(store, curate.decide(curate.measure(store, CONFIG, workers), CONFIG), CONFIG)
 
 
@@ -150,7 +151,7 @@ def measure_or_die(log: Path, rows: pl.DataFrame) -> pl.DataFrame:
     if f"{50:032x}" in rows["comparison_id"] and not (log / "dead").exists():
         (log / "dead").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    measured = text_measures.measure(rows)
+    measured = features.measure(rows)
     (log / f"measured-{time.time_ns()}").touch()
     return measured
 
@@ -159,17 +160,17 @@ def measure_or_die(log: Path, rows: pl.DataFrame) -> pl.DataFrame:
 def test_a_killed_worker_changes_nothing_in_the_table(workers: Executor, tmp_path: Path) -> None:
     expected, target, log = comparisons(tmp_path / "whole"), comparisons(tmp_path / "killed"), tmp_path / "log"
     log.mkdir()
-    text_measures.measure_batch(expected.parent, block=10)
+    features.measure_batch(expected.parent, block=10)
     work = partial(measure_or_die, log)
     lost = 0  # measured, but its worker was stopped before the block's file had its name: at most the other worker's
     if isinstance(workers, Processes):
         with pytest.raises(DataError, match="worker processes was killed"):
-            blocks.write(target, work, MEASURES, text_measures.METHOD, workers, 10)
+            blocks.write(target, work, MEASURES, features.METHOD, workers, 10)
         made = len(list(target.parent.glob(".measures-*/*.parquet")))
         lost = len(list(log.glob("measured-*"))) - made
         assert 3 <= made < 10
         assert lost in (0, 1)
-    assert blocks.write(target, work, MEASURES, text_measures.METHOD, workers, 10) == 100
+    assert blocks.write(target, work, MEASURES, features.METHOD, workers, 10) == 100
     assert (log / "dead").exists()
     assert len(list(log.glob("measured-*"))) == 10 + lost  # no block that was there was measured again
     assert target.read_bytes() == expected.read_bytes()

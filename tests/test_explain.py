@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from planted_version import Planted, config, ledger_of, many, plant_store
 
-from dpo_data import versions
-from dpo_data.questions.explain import explain, render, word_changes
+from dpo_data.analysis.explain import explain, render, word_changes
 from dpo_data.schema import DataError
+from dpo_data.store import versions
 
 
 def planted(tmp_path: Path) -> tuple[Path, list[Planted]]:

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from planted_version import Planted, comparisons_of, config, ledger_of, many, plant_store
 
-from dpo_data import batches, versions
-from dpo_data.questions.export import export
+from dpo_data.analysis.export import export
 from dpo_data.schema import DataError
+from dpo_data.store import batches, versions
 
 STARTS = ("=HYPERLINK(1)", "+1", "-1+cmd", "@SUM(1)", "＝1")
 

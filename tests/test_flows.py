@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dpo_data import batches
-from dpo_data.agreement import AgreementLimits
 from dpo_data.schema import DataError
+from dpo_data.store import batches
+from dpo_data.votes.agreement import AgreementLimits
 from flows import tables
 from flows.recipe import Recipe, load, parse_overrides
 from flows.refresh import refresh

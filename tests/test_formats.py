@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect, reader
-from dpo_data.formats.files import rows
-from dpo_data.formats.paths import find
-from dpo_data.formats.records import Item, Judgement, Thumb
+from dpo_data.ingest.paths import find
+from dpo_data.reading.files import rows
+from dpo_data.reading.records import Item, Judgement, Thumb
 from dpo_data.schema import DataError
 
 # What the samples say, in the order of their records: 1 first wins, 2 second wins, = tie, + and - thumbs, x reject.

@@ -13,10 +13,10 @@ from format_samples import SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_data.formats import json_arrays
-from dpo_data.formats.decoding import Row
-from dpo_data.formats.files import count, kind, pieces, rows
-from dpo_data.formats.paths import find
+from dpo_data.ingest.paths import find
+from dpo_data.reading import json_arrays
+from dpo_data.reading.decoding import Row
+from dpo_data.reading.files import count, kind, pieces, rows
 from dpo_data.schema import DataError
 
 GOOD = {"prompt": "p", "chosen": "c", "rejected": "r"}

@@ -10,7 +10,7 @@ from format_samples import MESSAGES, SAMPLES
 from test_formats_traps import read
 
 from dpo_data.formats import READERS
-from dpo_data.formats.records import Judgement, NonText, Reject
+from dpo_data.reading.records import Judgement, NonText, Reject
 
 
 def lines(path: Path, *records: Any) -> Path:

@@ -8,8 +8,8 @@ import pytest
 from test_formats import items
 
 from dpo_data.formats import READERS
-from dpo_data.formats.records import Judgement, NonText, Reject, Thumb
 from dpo_data.formats.trl import implicit
+from dpo_data.reading.records import Judgement, NonText, Reject, Thumb
 
 
 def votes(name: str) -> list[Judgement]:

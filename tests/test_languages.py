@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from dpo_data import languages
+from dpo_data.text import languages
 
 SENTENCES = {
     "en": "The committee will publish its findings about the harbour next week.",

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_votes import SETS, tables
 
-from dpo_data import agreement
 from dpo_data.intervals import clustered, effective_rows
-from dpo_data.length_bias import LengthLimits, bias, effect, gaps, length_auc, rebalance
+from dpo_data.measures.length_bias import LengthLimits, bias, effect, gaps, length_auc, rebalance
+from dpo_data.votes import agreement
 
 
 def ledger(chosen_minus_rejected: list[int], **columns: object) -> pl.DataFrame:

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from dpo_data import lengths
-from dpo_data.lengths import SizeLimits
+from dpo_data.measures import lengths
+from dpo_data.measures.lengths import SizeLimits
 
 
 def test_characters_are_code_points_and_words_are_split_on_white_space() -> None:

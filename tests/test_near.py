@@ -7,14 +7,14 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_data.texts import near
-from dpo_data.texts.words import Ragged, tokens
+from dpo_data.text import minhash
+from dpo_data.text.token_hashes import Ragged, tokens
 
 WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "and", "slept"]), max_size=12)
 
 
 def shingled(texts: list[str]) -> Ragged:
-    return near.shingles(tokens(pl.Series(texts, dtype=pl.String)).words())
+    return minhash.shingles(tokens(pl.Series(texts, dtype=pl.String)).words())
 
 
 def in_python(text: str) -> set[tuple[str, ...]]:
@@ -27,52 +27,52 @@ def in_python(text: str) -> set[tuple[str, ...]]:
 def test_the_jaccard_index_is_that_of_the_sets_of_word_triples(rows: list[list[str]]) -> None:
     texts = [" ".join(words) for words in rows]
     left, right = np.triu_indices(len(texts), 1)
-    got = near.jaccard(near.incidence(shingled(texts)), left, right)
+    got = minhash.jaccard(minhash.incidence(shingled(texts)), left, right)
     for one, two, index in zip(left, right, got, strict=True):
         a, b = in_python(texts[one]), in_python(texts[two])
         assert index == (len(a & b) / len(a | b) if a | b else 1.0)
 
 
 def test_case_space_and_marks_do_not_count_but_order_does() -> None:
-    matrix = near.incidence(shingled(["One two, three four.", "one  TWO three\nfour", "four three two one"]))
-    assert near.jaccard(matrix, np.array([0, 0]), np.array([1, 2])).tolist() == [1.0, 0.0]
+    matrix = minhash.incidence(shingled(["One two, three four.", "one  TWO three\nfour", "four three two one"]))
+    assert minhash.jaccard(matrix, np.array([0, 0]), np.array([1, 2])).tolist() == [1.0, 0.0]
 
 
 def test_a_text_without_spaces_is_shingled_by_character() -> None:
-    matrix = near.incidence(shingled(["今天天气很好", "今天天气很差", "你们在哪里呢"]))
+    matrix = minhash.incidence(shingled(["今天天气很好", "今天天气很差", "你们在哪里呢"]))
     # 今天天 天天气 天气很 are shared of 5 distinct triples
-    assert near.jaccard(matrix, np.array([0, 0]), np.array([1, 2])).tolist() == [3 / 5, 0.0]
+    assert minhash.jaccard(matrix, np.array([0, 0]), np.array([1, 2])).tolist() == [3 / 5, 0.0]
 
 
 def test_a_signature_never_changes() -> None:
     """Signatures are stored; another value here means that every store in the world must be measured again."""
-    signature = near.unpack(near.sign(shingled(["the quick brown fox jumps over the lazy dog"])))
-    assert signature.shape == (1, near.PERMUTATIONS)
+    signature = minhash.unpack(minhash.sign(shingled(["the quick brown fox jumps over the lazy dog"])))
+    assert signature.shape == (1, minhash.PERMUTATIONS)
     assert signature[0, :4].tolist() == [3226195303, 3374196347, 3491355737, 3280136186]
 
 
 def test_a_text_without_words_has_no_signature() -> None:
-    assert near.sign(shingled(["", "!!", "a"])).is_null().to_list() == [True, True, False]
+    assert minhash.sign(shingled(["", "!!", "a"])).is_null().to_list() == [True, True, False]
 
 
 def test_the_shingles_of_joined_parts_do_not_depend_on_the_order_of_the_parts() -> None:
     one, two = shingled(["a b c d", ""]), shingled(["e f g", "h i j"])
-    assert near.sign(near.join(one, two)).to_list() == near.sign(near.join(two, one)).to_list()
+    assert minhash.sign(minhash.join(one, two)).to_list() == minhash.sign(minhash.join(two, one)).to_list()
 
 
 def test_near_texts_are_proposed_and_far_texts_are_not() -> None:
     words = [f"word{number}" for number in range(60)]
     texts = [" ".join(words), " ".join([*words[:-2], "other", "end"]), " ".join(reversed(words))]
-    left, right = near.candidates(near.sign(shingled(texts)))
+    left, right = minhash.candidates(minhash.sign(shingled(texts)))
     assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1)]
 
 
 def test_a_crowded_bucket_stays_connected_without_all_pairs() -> None:
     texts = ["the same text every time, more than three words"] * 500
-    left, right = near.candidates(near.sign(shingled(texts)))
+    left, right = minhash.candidates(minhash.sign(shingled(texts)))
     assert len(left) < 500 * 3
-    assert set(near.components(500, left, right).tolist()) == {0}
+    assert set(minhash.components(500, left, right).tolist()) == {0}
 
 
 def test_components_are_named_by_their_smallest_row() -> None:
-    assert near.components(5, [3, 1], [4, 3]).tolist() == [0, 1, 2, 1, 1]
+    assert minhash.components(5, [3, 1], [4, 3]).tolist() == [0, 1, 2, 1, 1]

@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 from sample_store import embed_by_chance, store_of
 
-from dpo_data import curate, versions
+from dpo_data import curate
+from dpo_data.store import versions
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "data" / "notebooks" / "ask_a_version.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]

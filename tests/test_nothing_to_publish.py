@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from degenerate_sets import essays, letters, recipe_of, thumbs, written
 
-from dpo_data import versions
+from dpo_data.analysis.sql import query
 from dpo_data.formats.ab_table import unknown_winner, winner
-from dpo_data.formats.records import UnreadableError
-from dpo_data.questions.queries import query
+from dpo_data.reading.records import UnreadableError
 from dpo_data.schema import DataError
+from dpo_data.store import versions
 from flows.recipe import Recipe
 from flows.refresh import refresh
 

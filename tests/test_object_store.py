@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sample_store import SAMPLE
 
-from dpo_data import batches
-from dpo_data.formats import paths
+from dpo_data.ingest import paths
 from dpo_data.schema import DataError
+from dpo_data.store import batches
 
 pytest.importorskip("s3fs")
 motoserver = pytest.importorskip("moto.server")

@@ -17,8 +17,8 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from dpo_data.agreement import AgreementLimits
-from dpo_data.questions.queries import query
+from dpo_data.analysis.sql import query
+from dpo_data.votes.agreement import AgreementLimits
 from dpo_train.report import page
 from flows.cli import app
 from flows.recipe import load

@@ -7,9 +7,12 @@ import polars as pl
 import pytest
 from sample_store import embed_by_chance, fill_cache, store_of
 
-from dpo_data import curate, embeddings, projection, versions
-from dpo_data.store import fingerprint
-from dpo_data.store.shards import KEPT
+from dpo_data import curate
+from dpo_data.measures import prompt_map
+from dpo_data.release import fingerprint
+from dpo_data.release.shards import KEPT
+from dpo_data.store import versions
+from dpo_data.text import embeddings
 
 WIDTH, ROWS = 8, 90
 
@@ -32,7 +35,7 @@ def vectors() -> np.ndarray:
 
 
 def test_the_plane_shows_the_two_directions_of_most_variance(tmp_path: Path, vectors: np.ndarray) -> None:
-    measured = projection.measure(plant(tmp_path, vectors, [slice(None)]), tmp_path, embeddings.DEFAULT)
+    measured = prompt_map.measure(plant(tmp_path, vectors, [slice(None)]), tmp_path, embeddings.DEFAULT)
     assert measured.columns == ["comparison_id", "topic_hash", "x", "y"]
     points = measured.filter(pl.col("topic_hash").is_not_null())
     assert np.corrcoef(points["x"], vectors[:, 3])[0, 1] > 0.999
@@ -44,9 +47,9 @@ def test_the_plane_shows_the_two_directions_of_most_variance(tmp_path: Path, vec
 
 def test_without_a_vector_there_is_no_point(tmp_path: Path, vectors: np.ndarray) -> None:
     ledger = plant(tmp_path, vectors, [slice(0, 60)])
-    measured = projection.measure(ledger, tmp_path, embeddings.DEFAULT)
+    measured = prompt_map.measure(ledger, tmp_path, embeddings.DEFAULT)
     assert measured["x"].is_null().to_list() == [False] * 60 + [True] * 31
-    empty = projection.measure(ledger, tmp_path / "elsewhere", embeddings.DEFAULT)
+    empty = prompt_map.measure(ledger, tmp_path / "elsewhere", embeddings.DEFAULT)
     assert empty["x"].null_count() == empty["y"].null_count() == ROWS + 1
 
 
@@ -54,8 +57,8 @@ def test_the_cut_of_the_cache_and_the_order_of_the_ledger_move_no_point(tmp_path
     one = plant(tmp_path / "one", vectors, [slice(None)])
     cuts = [slice(70, 90), slice(0, 30), slice(20, 70)]  # ten texts embedded twice
     plant(tmp_path / "two", vectors, cuts)
-    first = projection.measure(one, tmp_path / "one", embeddings.DEFAULT)
-    second = projection.measure(one.sample(fraction=1, shuffle=True, seed=1), tmp_path / "two", embeddings.DEFAULT)
+    first = prompt_map.measure(one, tmp_path / "one", embeddings.DEFAULT)
+    second = prompt_map.measure(one.sample(fraction=1, shuffle=True, seed=1), tmp_path / "two", embeddings.DEFAULT)
     assert first.sort("comparison_id").equals(second.sort("comparison_id"), null_equal=True)
 
 

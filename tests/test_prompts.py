@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from dpo_data import prompts
-from dpo_data.prompts import PromptLimits
-from dpo_data.texts import near
-from dpo_data.texts.words import tokens
+from dpo_data.measures import prompts
+from dpo_data.measures.prompts import PromptLimits
+from dpo_data.text import minhash as near
+from dpo_data.text.token_hashes import tokens
 
 EMPTY = pl.DataFrame(schema={"left": pl.String, "right": pl.String})
 

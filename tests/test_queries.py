@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from planted_version import config, ledger_of, many, plant_store
 
-from dpo_data import versions
-from dpo_data.questions.export import export
-from dpo_data.questions.queries import VIEWS, connect, query
+from dpo_data.analysis.export import export
+from dpo_data.analysis.sql import VIEWS, connect, query
 from dpo_data.schema import DataError
-from dpo_data.store import forgetting
+from dpo_data.store import forgotten, versions
 
 
 def planted(tmp_path: Path) -> Path:
@@ -48,8 +47,8 @@ def test_a_comparison_of_two_batches_stands_once(tmp_path: Path) -> None:
 def test_what_was_forgotten_is_not_seen(tmp_path: Path) -> None:
     store = planted(tmp_path)
     gone = query(store, "SELECT min(comparison_id) AS id FROM ledger")[0]["id"]
-    forgetting.forget(store, annotator="ann-1")
-    forgetting.forget(store, comparison=gone)
+    forgotten.forget(store, annotator="ann-1")
+    forgotten.forget(store, comparison=gone)
     assert query(store, "SELECT count(*) AS n FROM comparisons") == [{"n": 19}]
     assert query(store, "SELECT annotator, count(*) AS n FROM votes GROUP BY annotator ORDER BY annotator") == [
         {"annotator": "ann-0", "n": 19},

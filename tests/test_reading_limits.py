@@ -16,14 +16,15 @@ import pytest
 from format_samples import message
 from mangling import nested
 
-from dpo_data import batches
-from dpo_data.batches import append, inspect, open_batches
-from dpo_data.formats import READERS, decoding, streams
+from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
-from dpo_data.formats.files import count, pieces, rows
-from dpo_data.formats.paths import find
-from dpo_data.formats.records import Judgement, Reject
+from dpo_data.ingest.paths import find
+from dpo_data.reading import decoding, streams
+from dpo_data.reading.files import count, pieces, rows
+from dpo_data.reading.records import Judgement, Reject
 from dpo_data.schema import DataError
+from dpo_data.store import batches
+from dpo_data.store.batches import append, inspect, open_batches
 
 VOTE = {"prompt": "Why?", "response_a": "So.", "response_b": "Thus.", "winner": "a"}
 LINE = f"{json.dumps(VOTE)}\n".encode()
@@ -105,7 +106,7 @@ def test_a_record_over_the_limit_is_one_reject_with_its_size(
     lines = LINE + f"{json.dumps(large)}\n".encode() + LINE
     if suffix == ".json":
         path.write_text(json.dumps([VOTE, large, VOTE]))
-        monkeypatch.setattr("dpo_data.formats.json_arrays.WHOLE_ARRAY_BYTES", 5000)
+        monkeypatch.setattr("dpo_data.reading.json_arrays.WHOLE_ARRAY_BYTES", 5000)
     elif suffix == ".csv":
         path.write_text(f"prompt,response_a,response_b,winner\np,a,b,a\np,{'w' * 6000},b,a\np,a,b,a\n")
     else:
@@ -314,7 +315,7 @@ def test_a_longer_file_in_the_place_of_another_is_no_growth(tmp_path: Path, monk
 
 
 def test_pieces_of_a_growing_log_end_where_it_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpo_data.batches.pieces", lambda path, total: pieces(path, 300, total))
+    monkeypatch.setattr("dpo_data.store.batches.pieces", lambda path, total: pieces(path, 300, total))
     log = tmp_path / "log.jsonl"
     log.write_bytes(LINE * 50)
     meanwhile(monkeypatch, lambda: grow(log, LINE * 50))

@@ -14,11 +14,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dpo_data.batches import append, open_batches
 from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
-from dpo_data.formats.paths import find
-from dpo_data.formats.records import Item, Judgement, NonText, Reject, Thumb
+from dpo_data.ingest.paths import find
+from dpo_data.reading.records import Item, Judgement, NonText, Reject, Thumb
+from dpo_data.store.batches import append, open_batches
 
 pytestmark = pytest.mark.real
 

@@ -13,7 +13,7 @@ import pytest
 import refresh_trials
 from refresh_trials import SAMPLE, begin, begin_aimed, cut, fresh, kill_holder, problems, recipe_file
 
-from dpo_data.appending import incoming
+from dpo_data.ingest import staging
 from dpo_data.store import repair
 from flows.recipe import load
 from flows.refresh import refresh
@@ -122,9 +122,9 @@ def test_litter_of_killed_processes_goes_also_when_no_file_is_new(tmp_path: Path
 
 
 def test_a_living_append_keeps_its_folder_while_others_sweep(tmp_path: Path) -> None:
-    with incoming.incoming(tmp_path) as mine:
-        incoming.sweep(tmp_path)
-        with incoming.incoming(tmp_path) as other:
+    with staging.incoming(tmp_path) as mine:
+        staging.sweep(tmp_path)
+        with staging.incoming(tmp_path) as other:
             assert mine.is_dir() and other.is_dir() and mine != other
         assert mine.is_dir() and not other.exists()
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
@@ -132,7 +132,7 @@ def test_a_living_append_keeps_its_folder_while_others_sweep(tmp_path: Path) -> 
 
 def test_a_refresh_leaves_the_folders_of_living_appends_alone(tmp_path: Path) -> None:
     (tmp_path / "batches").mkdir()
-    with incoming.incoming(tmp_path / "batches") as mine:
+    with staging.incoming(tmp_path / "batches") as mine:
         files = [mine / ".measures.parquet.1-00ff.partial", mine / "measures.partial"]
         for file in files:
             file.touch()

@@ -12,10 +12,11 @@ from planted_version import config, ledger_of, many, plant_store
 from test_versions import digests
 from typer.testing import CliRunner
 
-from dpo_data import embeddings, versions
-from dpo_data.agreement import AgreementLimits
+from dpo_data.analysis import retention
 from dpo_data.schema import DataError
-from dpo_data.store import retention
+from dpo_data.store import versions
+from dpo_data.text import embeddings
+from dpo_data.votes.agreement import AgreementLimits
 from flows.cli import app
 from flows.schedules import awaited
 

@@ -20,13 +20,13 @@ from planted_version import Planted, config, ledger_of, many, plant_store
 from starlette.testclient import TestClient
 from torn_recipe import torn_recipe
 
-from dpo_data import versions
 from dpo_data.formats.dpo_review import parse
 from dpo_data.review import queues, verdicts
 from dpo_data.review.app import app
-from dpo_data.review.findings import findings
+from dpo_data.review.results import findings
 from dpo_data.review.verdicts import Verdict
 from dpo_data.schema import DataError
+from dpo_data.store import versions
 from flows.refresh import refresh
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)

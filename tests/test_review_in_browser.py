@@ -11,9 +11,9 @@ from hostile import hostile_rows
 from planted_version import Planted, config, ledger_of, many, plant_store
 from torn_recipe import torn_recipe
 
-from dpo_data import versions
 from dpo_data.review import queues, verdicts
 from dpo_data.review.app import app
+from dpo_data.store import versions
 from flows.refresh import refresh
 
 

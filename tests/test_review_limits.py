@@ -9,11 +9,11 @@ from planted_version import config, ledger_of, many, plant_store
 from starlette.testclient import TestClient
 from test_review import AT_HOME, NOON, client, enter, fields, judge
 
-from dpo_data import versions
 from dpo_data.review import verdicts
 from dpo_data.review.app import app
 from dpo_data.review.verdict_log import VerdictLog
 from dpo_data.review.verdicts import Verdict
+from dpo_data.store import versions
 
 TEXT = {"prompt": [], "response_a": "x", "response_b": "y"}
 

@@ -12,8 +12,8 @@ import pytest
 import tiny
 from typer.testing import CliRunner
 
+from dpo_data.analysis import retention
 from dpo_data.schema import DataError
-from dpo_data.store import retention
 from dpo_train import claim
 from dpo_train.config import TrainError
 from dpo_train.train import train

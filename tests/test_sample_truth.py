@@ -8,9 +8,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dpo_data import batches, curate, length_bias
-from dpo_data.batches import BatchSummary
-from dpo_data.identity import text_hash
+from dpo_data import curate
+from dpo_data.ids import text_hash
+from dpo_data.measures import length_bias
+from dpo_data.store import batches
+from dpo_data.store.batches import BatchSummary
 from dpo_data.votes import annotators
 from flows import recipe
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_data import similarity
-from dpo_data.similarity import AlikeLimits, SimilarityLimits
+from dpo_data.measures import similarity
+from dpo_data.measures.similarity import AlikeLimits, SimilarityLimits
 
 TOKENS = st.lists(st.integers(0, 4), max_size=14)
 

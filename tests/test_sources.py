@@ -12,10 +12,12 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dpo_data import agreement, batches, curate, prompts, versions
-from dpo_data.questions import queries, sources
+from dpo_data import curate
+from dpo_data.analysis import sources, sql
+from dpo_data.measures import prompts
 from dpo_data.schema import DataError
-from dpo_data.store import forgetting, readings
+from dpo_data.store import batches, forgotten, readings, versions
+from dpo_data.votes import agreement
 from flows.recipe import load
 from flows.refresh import refresh
 from flows.sources import batch_lines, departed_lines, reading_lines
@@ -136,10 +138,10 @@ def test_sql_sees_the_rows_that_count_and_no_others(tmp_path: Path) -> None:
     listed = mapped(tmp_path / "*.csv", INVERTED)
     refreshed(tmp_path, tmp_path / "s", listed)
     batches.append(tmp_path / "s", [one], "survey", columns=RIGHT)
-    forgetting.forget(tmp_path / "s", annotator="ben")
+    forgotten.forget(tmp_path / "s", annotator="ben")
     opened = batches.open_batches(tmp_path / "s")
     for table in ("votes", "comparisons", "rejects", "thumbs"):
-        [row] = queries.query(tmp_path / "s", f"SELECT count(*) AS n FROM {table}")
+        [row] = sql.query(tmp_path / "s", f"SELECT count(*) AS n FROM {table}")
         assert row["n"] == getattr(opened, table)().select(pl.len()).collect().item(), table
     assert opened.comparisons().collect().height == 12  # ben's remain, without a vote
 
@@ -268,7 +270,7 @@ def test_superseding_leaves_out_one_file_among_60000_rows(tmp_path: Path) -> Non
     assert counted["len"].to_list() == [5_000, 55_000] and opened.comparisons().collect().height == 60_000
     plan = opened.comparisons().select("comparison_id").explain()
     assert "response" not in plan and "PROJECT */" not in plan  # no text is read to leave rows out
-    forgetting.forget(tmp_path / "s", batch="0002")
+    forgotten.forget(tmp_path / "s", batch="0002")
     assert opened_again(tmp_path / "s")["annotator_kind"].unique().to_list() != ["model"]
 
 
@@ -297,14 +299,14 @@ def test_forget_and_its_undo_give_back_the_earlier_version(tmp_path: Path, selec
     both = refreshed(tmp_path, tmp_path / "s", one, mapped(two, RIGHT, "other"))
     digest = batches.open_batches(tmp_path / "s").digest
     name = {"source": "other", "batch": "0002", "annotator": "ben"}[selector]
-    change = forgetting.forget(tmp_path / "s", **{selector: name})
+    change = forgotten.forget(tmp_path / "s", **{selector: name})
     assert (change.votes_before, change.votes_after, change.still_in) == (24, 12, (both["version"],))
     fewer = refreshed(tmp_path, tmp_path / "s", one, mapped(two, RIGHT, "other"))
     assert fewer["stats"]["counts"]["votes"] == 12 and fewer["ingested"][1]["batch"] is None
     if selector != "annotator":  # whose comparisons stay, without a vote
         refreshed(tmp_path, tmp_path / "fresh", one)
         assert same_version(tmp_path / "s", tmp_path / "fresh")
-    back = forgetting.forget(tmp_path / "s", undo=True, **{selector: name})
+    back = forgotten.forget(tmp_path / "s", undo=True, **{selector: name})
     assert (back.votes_before, back.votes_after) == (12, 24)
     assert batches.open_batches(tmp_path / "s").digest == digest
     assert refreshed(tmp_path, tmp_path / "s", one, mapped(two, RIGHT, "other"))["version"] == both["version"]
@@ -314,9 +316,9 @@ def test_a_forgotten_batch_supersedes_nothing(tmp_path: Path) -> None:
     path = survey(tmp_path / "survey.csv")
     first = batches.append(tmp_path / "s", [path], "survey", columns=RIGHT)
     batches.append(tmp_path / "s", [path], "survey", columns=INVERTED)
-    forgetting.forget(tmp_path / "s", batch="0002")
+    forgotten.forget(tmp_path / "s", batch="0002")
     assert batches.open_batches(tmp_path / "s").ids == [first.batch]
-    forgetting.forget(tmp_path / "s", batch="0002", undo=True)
+    forgotten.forget(tmp_path / "s", batch="0002", undo=True)
     assert batches.open_batches(tmp_path / "s").ids != [first.batch]
 
 
@@ -324,11 +326,11 @@ def test_forget_and_undo_refuse_names_that_are_not_there(tmp_path: Path) -> None
     batches.append(tmp_path / "s", [survey(tmp_path / "survey.csv")], "survey", columns=RIGHT)
     for selector in ({"source": "surwey"}, {"annotator": "\udc80"}, {"comparison": "abc"}):
         with pytest.raises(DataError, match="Check the spelling"):
-            forgetting.forget(tmp_path / "s", **selector)
+            forgotten.forget(tmp_path / "s", **selector)
     with pytest.raises(DataError, match="is no batch of"):
-        forgetting.forget(tmp_path / "s", batch="0007")
+        forgotten.forget(tmp_path / "s", batch="0007")
     with pytest.raises(DataError, match="nothing to take back"):
-        forgetting.forget(tmp_path / "s", source="survey", undo=True)
+        forgotten.forget(tmp_path / "s", source="survey", undo=True)
     assert not (tmp_path / "s" / "forgotten.jsonl").exists()
 
 
@@ -342,13 +344,13 @@ def test_forget_and_undo_refuse_names_that_are_not_there(tmp_path: Path) -> None
 def test_any_name_survives_being_forgotten_and_taken_back(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     store = tmp_path_factory.mktemp("s")
     (store / "forgotten.jsonl").write_text('{"annotator": "last"}', encoding="utf-8")  # without its line end
-    forgetting._append(store / "forgotten.jsonl", {"annotator": name})
-    assert forgetting.read(store).annotators == {"last", name}
+    forgotten._append(store / "forgotten.jsonl", {"annotator": name})
+    assert forgotten.read(store).annotators == {"last", name}
     older = json.dumps({"annotator": name}, ensure_ascii=False)  # as earlier releases wrote it
     (store / "forgotten.jsonl").write_text(f"{older}\n", encoding="utf-8", newline="\n")
-    assert forgetting.read(store).annotators == {name}
-    forgetting._append(store / "forgotten.jsonl", {"undo": {"annotator": name}})
-    assert forgetting.read(store) == forgetting.Forgotten()
+    assert forgotten.read(store).annotators == {name}
+    forgotten._append(store / "forgotten.jsonl", {"undo": {"annotator": name}})
+    assert forgotten.read(store) == forgotten.Forgotten()
 
 
 def test_a_prompt_keeps_its_group_when_its_signed_row_is_left_out() -> None:
@@ -373,7 +375,7 @@ def test_a_source_that_left_the_recipe_is_reported_with_the_command(tmp_path: Pa
     assert line.endswith("dpo forget --source gone") and any(
         "departed  gone" in said for said in refresh_lines(summary)
     )
-    forgetting.forget(tmp_path / "s", source="gone")
+    forgotten.forget(tmp_path / "s", source="gone")
     assert refreshed(tmp_path, tmp_path / "s", mapped(two, RIGHT, "stays"))["departed"] == []
 
 

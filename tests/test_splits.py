@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from dpo_data import splits
-from dpo_data.splits import SplitShares
+from dpo_data.measures import splits
+from dpo_data.measures.splits import SplitShares
 
 
 def ledger(groups: list[str | None]) -> pl.DataFrame:

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_version import Planted, comparisons_of, config, ledger_of, many, plant_store, votes_of
 
-from dpo_data import schema, versions
+from dpo_data import schema
+from dpo_data.analysis import thresholds, yield_curves
+from dpo_data.analysis.stats import example_ids, funnel, reason_pairs, reasons, stats
 from dpo_data.curate import CurationConfig
-from dpo_data.questions import limits, yields
-from dpo_data.questions.stats import example_ids, funnel, reason_pairs, reasons, stats
+from dpo_data.store import versions
 from dpo_data.votes.annotators import annotators
 
 
@@ -122,7 +123,7 @@ def test_a_yield_curve_counts_what_each_limit_alone_would_keep() -> None:
     rows[7].reasons = ("responses_too_similar",)
     rows[6].reasons = ("tie",)
     ledger = ledger_of(rows).with_columns(kept=pl.col("reasons").list.len() == 0)
-    [curve] = yields.yield_curve(ledger, "similarity", [])
+    [curve] = yield_curves.yield_curve(ledger, "similarity", [])
     # .60 .65 .70 .75 .80 .85 (.90 is a tie) .95 and two not measured
     at = dict(zip(curve["limits"], curve["kept"], strict=True))
     assert (curve["of"], curve["measured"]) == (9, 7)
@@ -135,9 +136,9 @@ def test_borderline_rows_are_the_closest_to_a_limit_on_either_side() -> None:
         row.measures = {"similarity": value, "edit_ratio": 0.05}
         row.reasons = ("responses_too_similar",) if value > 0.97 else ()
     rows[1].measures["edit_ratio"] = 0.5  # saved by the other limit, so not on the border
-    table = limits.of({"similarity": {"alike": {"cosine": 0.97, "edit_ratio": 0.1}}})
+    table = thresholds.of({"similarity": {"alike": {"cosine": 0.97, "edit_ratio": 0.1}}})
     ledger = ledger_of(rows).with_columns(kept=pl.col("reasons").list.len() == 0)
-    found = {(r["measure"], r["side"]): r for r in yields.borderline(ledger, table)}
+    found = {(r["measure"], r["side"]): r for r in yield_curves.borderline(ledger, table)}
     assert found[("similarity", "kept")]["examples"] == [rows[0].id, rows[2].id]
     assert found[("similarity", "dropped")]["examples"] == [rows[3].id, rows[5].id, rows[4].id]
     assert found[("similarity", "dropped")]["of"] == 3
@@ -149,7 +150,7 @@ def test_every_limit_that_can_drop_a_row_is_in_the_table_with_a_column_of_the_le
         "sizes": {"max_response_tokens": 100},
         "prompts": {"max_per_group": 3},
     }
-    table = limits.of(CurationConfig.model_validate(settings).model_dump(mode="json"))
+    table = thresholds.of(CurationConfig.model_validate(settings).model_dump(mode="json"))
     assert {row["setting"] for row in table} >= {
         "similarity.alike.unless_confidence",
         "similarity.by_slice.category.code.cosine",
@@ -164,7 +165,7 @@ def test_every_limit_that_can_drop_a_row_is_in_the_table_with_a_column_of_the_le
     alike = next(row for row in table if row["setting"] == "similarity.alike.cosine")
     assert [other["measure"] for other in alike["unless"]] == ["edit_ratio", "confidence"]
     rows = pl.DataFrame({"category": ["code", "math", "chat", None]})
-    applying = {row["setting"]: rows.filter(limits.applies(row))["category"].to_list() for row in table}
+    applying = {row["setting"]: rows.filter(thresholds.applies(row))["category"].to_list() for row in table}
     assert applying["similarity.alike.cosine"] == ["chat", None]
     assert applying["similarity.by_slice.category.code.cosine"] == ["code"]
     assert applying["prompts.max_per_group"] == ["code", "math", "chat", None]
@@ -214,7 +215,7 @@ def test_every_example_named_in_stats_has_its_text_in_the_version(tmp_path: Path
 
 def test_a_ledger_so_large_that_threads_share_it_has_the_stats_of_its_rows() -> None:
     """Polars cuts frames of some 50,000 rows among its threads, and then refuses what it took for fewer."""
-    table = limits.of(CurationConfig().model_dump(mode="json"))
+    table = thresholds.of(CurationConfig().model_dump(mode="json"))
     small, times = ledger_of(eight()), 8_000
     large = pl.concat([small] * times).with_columns(comparison_id=pl.int_range(len(small) * times).cast(pl.String))
     votes = schema.empty(schema.VOTES)

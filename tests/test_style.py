@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from dpo_data import style
+from dpo_data.text import style
 
 
 @pytest.mark.parametrize(

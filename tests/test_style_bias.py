@@ -8,9 +8,10 @@ import pytest
 from published_votes import tables
 from scipy import optimize
 
-from dpo_data import agreement, style
-from dpo_data.length_bias import LengthLimits, rebalance
-from dpo_data.style_bias import COVARIATES, logistic, regression
+from dpo_data.measures.length_bias import LengthLimits, rebalance
+from dpo_data.measures.style_bias import COVARIATES, logistic, regression
+from dpo_data.text import style
+from dpo_data.votes import agreement
 
 TRUE = {"length": 0.8, "headers": 0.0, "lists": 0.4, "bold": -0.3}
 

@@ -7,10 +7,10 @@ import pytest
 from sample_store import store_of
 
 from dpo_data.executor import Inline, Processes
-from dpo_data.identity import prompt_hash, text_hash
+from dpo_data.ids import prompt_hash, text_hash
+from dpo_data.release import fingerprint
 from dpo_data.schema import COMPARISONS, MEASURES, DataError
-from dpo_data.store import fingerprint
-from dpo_data.texts import near, text_measures
+from dpo_data.text import features, minhash
 
 PROMPT = [
     {"role": "system", "content": "Be brief."},
@@ -35,7 +35,7 @@ def comparisons(count: int = 1) -> pl.DataFrame:
 
 
 def test_a_row_is_measured_as_by_hand() -> None:
-    row = text_measures.measure(comparisons()).row(0, named=True)
+    row = features.measure(comparisons()).row(0, named=True)
     expected = {
         "prompt_hash": prompt_hash(PROMPT),
         "last_turn_hash": text_hash(PROMPT[-1]["content"]),
@@ -61,7 +61,7 @@ def test_a_row_is_measured_as_by_hand() -> None:
 
 
 def test_the_contract_holds_and_a_prompt_signature_comes_once() -> None:
-    measured = text_measures.measure(comparisons(5))
+    measured = features.measure(comparisons(5))
     assert measured.schema == MEASURES
     # prompts 0, 2 and 4 are one prompt
     assert measured["prompt_signature"].is_null().to_list() == [False, False, True, False, True]
@@ -74,8 +74,8 @@ def test_a_batch_is_measured_once_and_the_same_by_any_number_of_processes(tmp_pa
         folder = tmp_path / type(executor).__name__
         folder.mkdir()
         comparisons(50).write_parquet(folder / "comparisons.parquet")
-        assert text_measures.measure_batch(folder, executor, block=16) == 50
-        assert text_measures.measure_batch(folder, executor, block=16) == 0
+        assert features.measure_batch(folder, executor, block=16) == 50
+        assert features.measure_batch(folder, executor, block=16) == 0
         written.append(pl.read_parquet(folder / "measures.parquet"))
         executor.close()
     assert written[0]["comparison_id"].to_list() == comparisons(50)["comparison_id"].to_list()
@@ -84,13 +84,13 @@ def test_a_batch_is_measured_once_and_the_same_by_any_number_of_processes(tmp_pa
 
 def test_an_empty_batch_is_measured_to_an_empty_table(tmp_path: Path) -> None:
     comparisons(0).write_parquet(tmp_path / "comparisons.parquet")
-    assert text_measures.measure_batch(tmp_path) == 0
+    assert features.measure_batch(tmp_path) == 0
     assert pl.read_parquet(tmp_path / "measures.parquet").schema == MEASURES
 
 
 def test_a_folder_that_is_no_batch_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no comparisons\.parquet"):
-        text_measures.measure_batch(tmp_path)
+        features.measure_batch(tmp_path)
 
 
 def test_a_shared_system_message_makes_no_two_prompts_near() -> None:
@@ -103,29 +103,29 @@ def test_a_shared_system_message_makes_no_two_prompts_near() -> None:
             ]
         )
     )
-    signatures = text_measures.measure(frame)["prompt_signature"]
-    assert len(near.candidates(signatures)[0]) == 0
+    signatures = features.measure(frame)["prompt_signature"]
+    assert len(minhash.candidates(signatures)[0]) == 0
 
 
 def test_measures_of_other_code_with_other_columns_are_made_anew(tmp_path: Path) -> None:
     comparisons(3).write_parquet(tmp_path / "comparisons.parquet")
-    assert text_measures.measure_batch(tmp_path) == 3
-    measured = (tmp_path / text_measures.FILE).read_bytes()
-    pl.read_parquet(tmp_path / text_measures.FILE).drop("edit_ratio").write_parquet(tmp_path / text_measures.FILE)
-    assert text_measures.measure_batch(tmp_path) == 3
-    assert (tmp_path / text_measures.FILE).read_bytes() == measured
-    assert text_measures.measure_batch(tmp_path) == 0
+    assert features.measure_batch(tmp_path) == 3
+    measured = (tmp_path / features.FILE).read_bytes()
+    pl.read_parquet(tmp_path / features.FILE).drop("edit_ratio").write_parquet(tmp_path / features.FILE)
+    assert features.measure_batch(tmp_path) == 3
+    assert (tmp_path / features.FILE).read_bytes() == measured
+    assert features.measure_batch(tmp_path) == 0
 
 
 def test_measures_by_another_method_are_made_anew_though_their_columns_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comparisons(3).write_parquet(tmp_path / "comparisons.parquet")
-    assert text_measures.measure_batch(tmp_path) == 3
-    assert text_measures.measure_batch(tmp_path) == 0
-    monkeypatch.setattr(text_measures, "METHOD", "text measures 0")
-    assert text_measures.measure_batch(tmp_path) == 3
-    assert text_measures.measure_batch(tmp_path) == 0
+    assert features.measure_batch(tmp_path) == 3
+    assert features.measure_batch(tmp_path) == 0
+    monkeypatch.setattr(features, "METHOD", "text measures 0")
+    assert features.measure_batch(tmp_path) == 3
+    assert features.measure_batch(tmp_path) == 0
 
 
 def test_a_change_of_method_is_given_a_number(tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_a_change_of_method_is_given_a_number(tmp_path: Path) -> None:
     """
     store = store_of(tmp_path, "rated.json")
     [folder] = (store / "batches").glob("0*")
-    text_measures.measure_batch(folder)
-    measured = pl.read_parquet(folder / text_measures.FILE)
+    features.measure_batch(folder)
+    measured = pl.read_parquet(folder / features.FILE)
     own = [name for name in measured.columns if "language" not in name and "signature" not in name]
     numbers = measured.select(pl.col(own), pl.col("edit_ratio").round(9).alias("ratio")).drop("edit_ratio")
-    found = text_measures.METHOD.split(",")[0], fingerprint.rows(numbers)
+    found = features.METHOD.split(",")[0], fingerprint.rows(numbers)
     assert found == ("text measures 1", "932fa8bf0620d9642b0a7b160fff22e9")

@@ -7,10 +7,11 @@ import pytest
 import tiny
 from degenerate_sets import read_all, recipe_of, thumbs
 
-from dpo_data import schema, versions
-from dpo_data.questions.queries import query
+from dpo_data import schema
+from dpo_data.analysis.sql import query
+from dpo_data.release.checks import PublishGates
 from dpo_data.schema import DataError
-from dpo_data.store.gates import PublishGates
+from dpo_data.store import versions
 from dpo_train.config import TrainError
 from dpo_train.planning import plan
 from flows.refresh import RefreshSummary, refresh

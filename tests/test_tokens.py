@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from dpo_data.schema import COMPARISONS, DataError
-from dpo_data.texts import tokens
+from dpo_data.text import token_counts
 
 pytestmark = pytest.mark.models
 
@@ -34,8 +34,8 @@ def comparisons() -> pl.DataFrame:
 
 
 def test_counts_are_those_of_the_chat_template_and_the_text() -> None:
-    tokenizer = tokens.load(tokens.DEFAULT)
-    counted = tokens.count(comparisons(), tokenizer).rows(named=True)
+    tokenizer = token_counts.load(token_counts.DEFAULT)
+    counted = token_counts.count(comparisons(), tokenizer).rows(named=True)
     for row, (_, prompt, one, two) in zip(counted, ROWS, strict=True):
         messages = [{"role": "user", "content": prompt}]
         rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -45,8 +45,8 @@ def test_counts_are_those_of_the_chat_template_and_the_text() -> None:
 
 
 def test_shared_tokens_reach_to_the_first_difference_and_past_the_end_of_equal_texts() -> None:
-    counted = tokens.count(comparisons(), tokens.load(tokens.DEFAULT))
-    tokenizer = tokens.load(tokens.DEFAULT)
+    counted = token_counts.count(comparisons(), token_counts.load(token_counts.DEFAULT))
+    tokenizer = token_counts.load(token_counts.DEFAULT)
     opening = len(tokenizer("A long narrow")["input_ids"])
     yes = len(tokenizer("Yes.")["input_ids"])
     # equal texts share their end mark too; a longer one goes on where the shorter ends
@@ -55,13 +55,13 @@ def test_shared_tokens_reach_to_the_first_difference_and_past_the_end_of_equal_t
 
 def test_a_batch_is_counted_once_per_tokenizer(tmp_path: Path) -> None:
     comparisons().write_parquet(tmp_path / "comparisons.parquet")
-    path = tokens.measure_batch(tmp_path, tokens.DEFAULT)
+    path = token_counts.measure_batch(tmp_path, token_counts.DEFAULT)
     before = path.stat().st_mtime_ns
-    assert tokens.measure_batch(tmp_path, tokens.DEFAULT) == path
+    assert token_counts.measure_batch(tmp_path, token_counts.DEFAULT) == path
     assert path.stat().st_mtime_ns == before
     assert pl.read_parquet(path)["comparison_id"].to_list() == ["x", "y", "z"]
 
 
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tokenizer"):
-        tokens.load(str(tmp_path))
+        token_counts.load(str(tmp_path))

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from planted_version import config, ledger_of, many, plant_store
 
-from dpo_data import schema, versions
-from dpo_data.store.shards import SLICE_COLUMNS, ShardSettings
+from dpo_data import schema
+from dpo_data.release.shards import SLICE_COLUMNS, ShardSettings
+from dpo_data.store import versions
 
 QUICK: dict[str, Any] = {
     **{"max_steps": 2, "learning_rate": 1e-3, "logging_steps": 1, "use_cpu": True},

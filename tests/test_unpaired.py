@@ -6,9 +6,10 @@ from typing import Any
 import polars as pl
 from planted_version import Planted, config, ledger_of, many, plant_store
 
-from dpo_data import schema, versions
-from dpo_data.splits import SplitShares
-from dpo_data.store.unpaired import lone
+from dpo_data import schema
+from dpo_data.measures.splits import SplitShares
+from dpo_data.release.unpaired import lone
+from dpo_data.store import versions
 
 
 def thumbs(*rows: tuple[str, str, bool, str | None], **more: Any) -> pl.DataFrame:
@@ -71,7 +72,7 @@ def test_the_majority_of_thumbs_counts_and_a_draw_is_left_out() -> None:
 
 
 def test_a_thumb_follows_the_group_of_its_prompt_into_its_split() -> None:
-    from dpo_data import splits
+    from dpo_data.measures import splits
 
     rows = [
         Planted(f"Question {i}?", f"Good {i}", f"Bad {i}", measures={"prompt_group": f"group {i}"}) for i in range(60)

@@ -16,12 +16,13 @@ import polars as pl
 import pytest
 from planted_version import Planted, config, ledger_of, many, plant_store
 
-from dpo_data import batches, curate, schema, versions
-from dpo_data.agreement import AgreementLimits
+from dpo_data import curate, schema
+from dpo_data.release import fingerprint
+from dpo_data.release.checks import PublishGates
+from dpo_data.release.shards import SLICE_COLUMNS, ShardSettings
 from dpo_data.schema import DataError
-from dpo_data.store import fingerprint
-from dpo_data.store.gates import PublishGates
-from dpo_data.store.shards import SLICE_COLUMNS, ShardSettings
+from dpo_data.store import batches, versions
+from dpo_data.votes.agreement import AgreementLimits
 from dpo_train.config import TrainError
 from flows.output import failure
 

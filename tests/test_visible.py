@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dpo_data.questions import story_text
-from dpo_data.questions.visible import HIDDEN, inert, visible
+from dpo_data.analysis import explain_text
+from dpo_data.text.escape import HIDDEN, inert, visible
 from flows import output
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ def test_text_of_any_script_stays_as_it_is() -> None:
 
 
 def test_there_is_one_filter() -> None:
-    assert output.inert is inert and story_text.inert is inert  # type: ignore[attr-defined]
+    assert output.inert is inert and explain_text.inert is inert  # type: ignore[attr-defined]
     classes = re.compile(r"\[[^\]]*\\x(?:7f|80|9f)|\\u202[a-e]")
     with_one = [
         str(path.relative_to(ROOT))
@@ -48,7 +48,7 @@ def test_there_is_one_filter() -> None:
         for path in (ROOT / package).rglob("*.py")
         if classes.search(path.read_text(encoding="utf-8"))
     ]
-    assert with_one == ["dpo_data/questions/visible.py"]
+    assert with_one == ["dpo_data/text/escape.py"]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -7,8 +7,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_data.texts import words
-from dpo_data.texts.words import tokens
+from dpo_data.text import token_hashes
+from dpo_data.text.token_hashes import tokens
 
 TEXTS = st.lists(st.text(st.sampled_from("abAB01_ .,\n\t—é“\u00a0"), max_size=20), min_size=1, max_size=5)
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -61,4 +61,4 @@ def test_rows_can_be_taken_out_of_a_ragged_table() -> None:
 
 
 def test_no_texts_are_no_tokens() -> None:
-    assert len(words.tokens(pl.Series([], dtype=pl.String)).words()) == 0
+    assert len(token_hashes.tokens(pl.Series([], dtype=pl.String)).words()) == 0

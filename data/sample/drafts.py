@@ -12,7 +12,7 @@ from languages import german, spanish
 from questions import KINDS, Question
 from truth import Row
 
-from dpo_data.identity import canonical, comparison_hash, prompt_hash, text_hash
+from dpo_data.ids import canonical, comparison_hash, prompt_hash, text_hash
 
 REQUESTS = ["Answer first, please.", "Put the answer in the first line.", "Start with the answer.",
             "The answer first, then the rest.", "Begin with what I asked for."]  # fmt: skip

@@ -8,8 +8,8 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any
 
-from dpo_data.questions.visible import short as _short
-from dpo_data.questions.visible import visible
+from dpo_data.text.escape import short as _short
+from dpo_data.text.escape import visible
 
 BLUE, ORANGE, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"
 _WIDTH = 620

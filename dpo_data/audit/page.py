@@ -16,10 +16,10 @@ import polars as pl
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from dpo_data.audit import charts, words
-from dpo_data.audit.answers import answers, changed
-from dpo_data.questions.differences import pieces
-from dpo_data.questions.visible import short, visible
+from dpo_data.audit import charts, wording
+from dpo_data.audit.summary import answers, changed
+from dpo_data.audit.text_diff import pieces
+from dpo_data.text.escape import short, visible
 
 _MOST_CHARS = 1000
 """Characters shown of a text; the rest is `dpo explain`'s."""
@@ -42,9 +42,9 @@ def write(folder: Path) -> Path:
         "changed": changed(changes),
         "version": folder.name.removeprefix(".publishing-"),
         "answers": answers(stats, changes),
-        "tasks": words.tasks(stats),
-        "before": words.overall(stats, "before"),
-        "after": words.overall(stats, "after"),
+        "tasks": wording.tasks(stats),
+        "before": wording.overall(stats, "before"),
+        "after": wording.overall(stats, "after"),
         "reasons_picture": charts.reasons(stats["reasons"]),
         "annotators_picture": charts.annotators(stats["annotators"]["rows"]),
         "length_picture": charts.length_bias(stats["length_bias"]["before"], stats["length_bias"]["after"]),
@@ -53,7 +53,7 @@ def write(folder: Path) -> Path:
         "examples": examples(folder),
         "examples_shown": _EXAMPLES,
         "rows_shown": _MOST_ROWS,
-        "words": words,
+        "words": wording,
     }
     page = folder / "audit.html"
     page.write_text(render(context), encoding="utf-8")

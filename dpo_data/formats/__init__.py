@@ -27,7 +27,7 @@ from dpo_data.formats import (
     ultrafeedback,
     webgpt,
 )
-from dpo_data.formats.records import Reader
+from dpo_data.reading.records import Reader
 
 READERS: dict[str, Reader] = {
     "ab_table": Reader(ab_table.detect, ab_table.parse),

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from dpo_data.formats.messages import messages
-from dpo_data.formats.records import (
+from dpo_data.reading.messages import messages
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Record,

@@ -7,9 +7,9 @@ AlpacaFarm's human rows have an `annotator_index`.
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import user
 from dpo_data.formats.pandalm import prompt_of
-from dpo_data.formats.records import (
+from dpo_data.reading.messages import user
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Record,

@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 
 from dpo_data.formats.ab_table import winner
-from dpo_data.formats.messages import diverge, message, messages
-from dpo_data.formats.records import (
+from dpo_data.reading.messages import diverge, message, messages
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Message,

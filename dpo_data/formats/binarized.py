@@ -8,10 +8,10 @@ label stands and the attribute label_against_scores says so.
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import messages
 from dpo_data.formats.ratings import rated_lists
-from dpo_data.formats.records import Item, Judgement, Record, Side, number_of, plain
 from dpo_data.formats.trl import TEXTS, asked, pair
+from dpo_data.reading.messages import messages
+from dpo_data.reading.records import Item, Judgement, Record, Side, number_of, plain
 
 SCORES = (
     ("score_chosen", "score_rejected"),

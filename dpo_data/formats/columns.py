@@ -20,11 +20,11 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from dpo_data.formats.ab_table import winner
-from dpo_data.formats.decoding import names
-from dpo_data.formats.files import rows
 from dpo_data.formats.kto import thumb
-from dpo_data.formats.messages import messages
-from dpo_data.formats.records import (
+from dpo_data.reading.decoding import names
+from dpo_data.reading.files import rows
+from dpo_data.reading.messages import messages
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Message,

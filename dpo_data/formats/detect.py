@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dpo_data.formats import READERS, columns
-from dpo_data.formats.decoding import names
-from dpo_data.formats.files import check_name, rows
-from dpo_data.formats.records import Reader, Record
+from dpo_data.reading.decoding import names
+from dpo_data.reading.files import check_name, rows
+from dpo_data.reading.records import Reader, Record
 from dpo_data.schema import DataError
 
 SAMPLE = 20  # records looked at: enough to see past a broken or odd first one

@@ -7,8 +7,8 @@ or tie, in the sides of the record; a skipped comparison is no vote and becomes 
 from collections.abc import Iterator
 
 from dpo_data.formats.ab_table import winner
-from dpo_data.formats.messages import messages
-from dpo_data.formats.records import Item, Judgement, Record, UnreadableError, identifier, moment, plain, response_of
+from dpo_data.reading.messages import messages
+from dpo_data.reading.records import Item, Judgement, Record, UnreadableError, identifier, moment, plain, response_of
 
 
 def detect(record: Record) -> bool:

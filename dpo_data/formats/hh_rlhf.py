@@ -7,8 +7,8 @@ answers, identical answers, and pairs that differ before the last turn (see `mes
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import TRANSCRIPT, diverge, transcript
-from dpo_data.formats.records import Item, Judgement, Record, text_of
+from dpo_data.reading.messages import TRANSCRIPT, diverge, transcript
+from dpo_data.reading.records import Item, Judgement, Record, text_of
 
 
 def detect(record: Record) -> bool:

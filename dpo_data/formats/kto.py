@@ -8,18 +8,8 @@ words up/down count too.
 from collections.abc import Iterator
 from typing import Any
 
-from dpo_data.formats.messages import message, messages, render
-from dpo_data.formats.records import (
-    Item,
-    Message,
-    Record,
-    Thumb,
-    UnreadableError,
-    found,
-    identifier,
-    moment,
-    plain,
-)
+from dpo_data.reading.messages import message, messages, render
+from dpo_data.reading.records import Item, Message, Record, Thumb, UnreadableError, found, identifier, moment, plain
 
 LABELS = {"true": True, "false": False, "1": True, "0": False, "up": True, "down": False, "thumbs_up": True}
 LABELS |= {"thumbs_down": False, "yes": True, "no": False, "1.0": True, "0.0": False, "-1": False}

@@ -12,10 +12,10 @@ from typing import Any
 
 from dpo_data.formats.ab_table import winner
 from dpo_data.formats.argilla import PROMPTS, RESPONSE
-from dpo_data.formats.decoding import names
-from dpo_data.formats.messages import messages
 from dpo_data.formats.ratings import by_rating
-from dpo_data.formats.records import (
+from dpo_data.reading.decoding import names
+from dpo_data.reading.messages import messages
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Message,

@@ -9,19 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from dpo_data.formats.ab_table import winner
-from dpo_data.formats.companions import Companion
-from dpo_data.formats.messages import user
-from dpo_data.formats.records import (
-    Item,
-    Judgement,
-    Record,
-    each,
-    identifier,
-    key_of,
-    plain,
-    response_of,
-    text_of,
-)
+from dpo_data.reading.companions import Companion
+from dpo_data.reading.messages import user
+from dpo_data.reading.records import Item, Judgement, Record, each, identifier, key_of, plain, response_of, text_of
 from dpo_data.schema import DataError
 
 PAIRS = "pairs-crowd.jsonl"

@@ -6,18 +6,9 @@ The prompt is a transcript that ends with an open "Assistant:". The surprise: an
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import dialogue
 from dpo_data.formats.ratings import by_rating
-from dpo_data.formats.records import (
-    Item,
-    Judgement,
-    Record,
-    UnreadableError,
-    number_of,
-    plain,
-    response_of,
-    text_of,
-)
+from dpo_data.reading.messages import dialogue
+from dpo_data.reading.records import Item, Judgement, Record, UnreadableError, number_of, plain, response_of, text_of
 
 
 def detect(record: Record) -> bool:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import messages, render
 from dpo_data.formats.ratings import by_rating
-from dpo_data.formats.records import Item, Judgement, Record, UnreadableError, number_of, plain
+from dpo_data.reading.messages import messages, render
+from dpo_data.reading.records import Item, Judgement, Record, UnreadableError, number_of, plain
 
 
 def detect(record: Record) -> bool:

@@ -11,11 +11,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dpo_data.formats.decoding import Row, clipped
-from dpo_data.formats.files import rows
-from dpo_data.formats.messages import message
 from dpo_data.formats.ratings import by_rating
-from dpo_data.formats.records import (
+from dpo_data.reading.decoding import Row, clipped
+from dpo_data.reading.files import rows
+from dpo_data.reading.messages import message
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Message,

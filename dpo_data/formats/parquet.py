@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpo_data.formats import decoding
-from dpo_data.formats.decoding import Row, clipped, names, oversized
+from dpo_data.reading import decoding
+from dpo_data.reading.decoding import Row, clipped, names, oversized
 from dpo_data.schema import DataError
 
 BATCH_ROWS = 1024

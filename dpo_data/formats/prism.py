@@ -10,10 +10,10 @@ from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
-from dpo_data.formats.decoding import Row
-from dpo_data.formats.files import rows
 from dpo_data.formats.ratings import by_rating
-from dpo_data.formats.records import (
+from dpo_data.reading.decoding import Row
+from dpo_data.reading.files import rows
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Message,

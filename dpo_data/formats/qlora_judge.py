@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from dpo_data.formats.companions import Companion
-from dpo_data.formats.messages import user
-from dpo_data.formats.records import (
+from dpo_data.reading.companions import Companion
+from dpo_data.reading.messages import user
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Record,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from dpo_data.formats.messages import messages
-from dpo_data.formats.records import (
+from dpo_data.reading.messages import messages
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Message,

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import message, messages, render
-from dpo_data.formats.records import Item, Judgement, Message, Record, UnreadableError, plain
+from dpo_data.reading.messages import message, messages, render
+from dpo_data.reading.records import Item, Judgement, Message, Record, UnreadableError, plain
 
 NOT_ATTRIBUTES = {"conversations", "chosen", "rejected", "system", "tools"}
 

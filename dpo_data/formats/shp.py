@@ -7,8 +7,8 @@ least 2 and at most five pairs a post. The same comment stands in many pairs.
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import user
-from dpo_data.formats.records import (
+from dpo_data.reading.messages import user
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Record,

@@ -12,9 +12,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dpo_data.formats.companions import Companion
-from dpo_data.formats.messages import user
-from dpo_data.formats.records import (
+from dpo_data.reading.companions import Companion
+from dpo_data.reading.messages import user
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Message,

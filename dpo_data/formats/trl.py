@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpo_data.formats.hh_rlhf import detect as is_transcript
-from dpo_data.formats.messages import TRANSCRIPT, dialogue, diverge, message, messages, render, user
-from dpo_data.formats.records import (
+from dpo_data.reading.messages import TRANSCRIPT, dialogue, diverge, message, messages, render, user
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Message,

@@ -6,8 +6,8 @@ no vote: it stays the attribute `gold`, turned to the store's sides.
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import user
-from dpo_data.formats.records import (
+from dpo_data.reading.messages import user
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Record,

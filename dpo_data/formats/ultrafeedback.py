@@ -8,9 +8,9 @@ of rated completions is a vote; equal means tie. A completion without any rating
 from collections.abc import Iterator
 from typing import Any
 
-from dpo_data.formats.messages import user
 from dpo_data.formats.ratings import by_rating
-from dpo_data.formats.records import Item, Judgement, Record, UnreadableError, number_of, plain, response_of, text_of
+from dpo_data.reading.messages import user
+from dpo_data.reading.records import Item, Judgement, Record, UnreadableError, number_of, plain, response_of, text_of
 
 SCALE_WIDTH = 4.0  # ratings run from 1 to 5
 

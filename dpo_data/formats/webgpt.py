@@ -6,8 +6,8 @@ quotes in view, so the comparison is of answer and search together; the shared p
 
 from collections.abc import Iterator
 
-from dpo_data.formats.messages import user
-from dpo_data.formats.records import (
+from dpo_data.reading.messages import user
+from dpo_data.reading.records import (
     Item,
     Judgement,
     Record,

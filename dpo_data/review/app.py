@@ -21,19 +21,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from dpo_data.audit import words
+from dpo_data.analysis.explain import explain
+from dpo_data.audit import wording
 from dpo_data.audit.page import templates
-from dpo_data.batches import open_batches
-from dpo_data.questions.differences import pieces
-from dpo_data.questions.explain import explain
+from dpo_data.audit.text_diff import pieces
+from dpo_data.release.shards import KEPT
 from dpo_data.review import queues, security, verdicts
-from dpo_data.review.findings import findings
+from dpo_data.review.results import findings
 from dpo_data.review.security import Guard, Session, Sessions
 from dpo_data.review.verdict_log import VerdictLog
 from dpo_data.review.verdicts import Verdict
 from dpo_data.schema import DataError
-from dpo_data.store.shards import KEPT
-from dpo_data.versions import open_version
+from dpo_data.store.batches import open_batches
+from dpo_data.store.versions import open_version
 
 _MOST_BYTES = 64_000
 """Of a form: a note of 2 000 characters takes 24 000 when every one of them is escaped."""
@@ -89,7 +89,7 @@ class Desk:
         names = ("base", "parts", "enter", "front", "read", "done", "story", "findings", "mistake")
         self.templates = templates("dpo_data.review", *names)
         self.templates.filters["query"] = urlencode
-        self.templates.globals.update(words=words, style=self.style, script=self.script, version=self.version.id)
+        self.templates.globals.update(words=wording, style=self.style, script=self.script, version=self.version.id)
 
     async def front(self, request: Request) -> Response:
         """The queues with this reviewer's progress; before that, the question who it is."""

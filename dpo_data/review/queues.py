@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dpo_data.identity import coin
+from dpo_data.ids import coin
 from dpo_data.intervals import wilson
+from dpo_data.release.shards import KEPT
 from dpo_data.schema import DataError
-from dpo_data.store.shards import KEPT
-from dpo_data.versions import Version
+from dpo_data.store.versions import Version
 
 KEPT_SAMPLE = 50
 """Rows of the sample of kept pairs: 45 right of 50 is 79 % to 96 %, enough to tell a sound set from a poor one."""

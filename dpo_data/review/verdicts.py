@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dpo_data.identity import coin
+from dpo_data.ids import coin
 from dpo_data.schema import DataError
-from dpo_data.store.durable import sync_folder
+from dpo_data.store.atomic import sync_folder
 
 FOLDER = "reviews"
 SAID = ("first", "second", "tie", "both_bad", "unsure", "skip")

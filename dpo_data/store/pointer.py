@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dpo_data.store import durable
+from dpo_data.store import atomic
 
 _ADVICE = (
     "Remove it and run `dpo refresh`: without new data it points at the same version again. `dpo versions` lists what "
@@ -17,7 +17,7 @@ _ADVICE = (
 def read(store: Path) -> dict[str, Any]:
     """current.json: `version` and `champion` (a run id), each absent until there is one."""
     path = store / "current.json"
-    return durable.read_json(path, _ADVICE) if path.exists() else {}
+    return atomic.read_json(path, _ADVICE) if path.exists() else {}
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def move(store: Path, **keys: str) -> bool:
     pointer = read(store)
     moved = {**pointer, **keys} != pointer
     if moved:
-        for leftover in store.glob(f".current.json.*{durable.PARTIAL}"):  # of a killed process: this one has the lock
-            durable.discard(leftover)
-        durable.replace_json(store / "current.json", {**pointer, **keys})
+        for leftover in store.glob(f".current.json.*{atomic.PARTIAL}"):  # of a killed process: this one has the lock
+            atomic.discard(leftover)
+        atomic.replace_json(store / "current.json", {**pointer, **keys})
     return moved

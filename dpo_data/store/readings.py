@@ -27,10 +27,10 @@ from typing import Any
 
 import polars as pl
 
-from dpo_data.formats.files import Stamp
-from dpo_data.formats.streams import Piece, span
-from dpo_data.store.durable import read_json
-from dpo_data.store.forgetting import Forgotten
+from dpo_data.reading.files import Stamp
+from dpo_data.reading.streams import Piece, span
+from dpo_data.store.atomic import read_json
+from dpo_data.store.forgotten import Forgotten
 
 MANIFEST = "manifest.json"
 Superseded = Mapping[str, frozenset[str]]

@@ -15,8 +15,8 @@ import polars as pl
 
 from dpo_data.schema import DataError
 from dpo_data.store import lock
-from dpo_data.store.durable import PARTIAL, discard
-from dpo_data.texts import static_table
+from dpo_data.store.atomic import PARTIAL, discard
+from dpo_data.text import static_embeddings
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _columns(path: Path) -> dict[str, Any] | None:
 
 def _opens(folder: Path) -> bool:
     try:
-        static_table.read(folder)
+        static_embeddings.read(folder)
     except Exception:  # of numpy and of tokenizers, which raises a plain Exception
         return False
     return True

@@ -13,11 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dpo_data.agreement import KEY, code, collapse
 from dpo_data.intervals import Z95, wilson
 from dpo_data.settings import Settings
-from dpo_data.votes.reliability import CodedVotes, Reliability, estimate, without_own
-from dpo_data.votes.skills import ReliabilityLimits
+from dpo_data.votes.agreement import KEY, code, collapse
+from dpo_data.votes.annotator_model import ReliabilityLimits
+from dpo_data.votes.dawid_skene import CodedVotes, Reliability, estimate, without_own
 
 Floats = NDArray[np.float64]
 

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from dpo_data import agreement, cycles, length_bias, style_bias
+from dpo_data.measures import cycles, length_bias, style_bias
 from dpo_data.schema import VOTES
-from dpo_data.votes import coefficients
+from dpo_data.votes import agreement, agreement_coefficients
+from dpo_data.votes.annotator_model import ReliabilityLimits
 from dpo_data.votes.annotators import AnnotatorLimits, annotators, leave_one_out
-from dpo_data.votes.reliability import CodedVotes, estimate
-from dpo_data.votes.skills import ReliabilityLimits
+from dpo_data.votes.dawid_skene import CodedVotes, estimate
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PLANTED = 50  # annotators at random, and as many inverted
@@ -77,7 +77,7 @@ def codes(votes: int) -> dict[str, object]:
     counts = np.bincount(
         coded.item * np.int64(3) + 1 - coded.direction.astype(np.int64), minlength=3 * coded.items
     ).reshape(-1, 3)
-    alpha = coefficients.alpha(counts)
+    alpha = agreement_coefficients.alpha(counts)
     end = time.perf_counter()
     majority = counts[:, 0] - counts[:, 2]
     flag = table["flag"].to_list()

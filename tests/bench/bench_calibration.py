@@ -18,9 +18,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from dpo_data import agreement
-from dpo_data.votes.reliability import CodedVotes, Reliability, estimate
-from dpo_data.votes.skills import ReliabilityLimits
+from dpo_data.votes import agreement
+from dpo_data.votes.annotator_model import ReliabilityLimits
+from dpo_data.votes.dawid_skene import CodedVotes, Reliability, estimate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from published_votes import golds, tables

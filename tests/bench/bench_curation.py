@@ -71,9 +71,10 @@ def generate(path: Path, count: int) -> None:
 
 def run(count: int, folder: Path, kind: str) -> dict[str, float]:
     """Seconds per stage and peak memory of one size."""
-    from dpo_data import batches, curate, versions
-    from dpo_data.agreement import AgreementLimits
+    from dpo_data import curate
     from dpo_data.executor import ExecutorSettings, start
+    from dpo_data.store import batches, versions
+    from dpo_data.votes.agreement import AgreementLimits
 
     raw, store = folder / f"raw-{count}.jsonl", folder / f"store-{count}-{kind}"
     shutil.rmtree(store, ignore_errors=True)

@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 import polars as pl
 
-from dpo_data.texts import near
-from dpo_data.texts.words import tokens
+from dpo_data.text import minhash
+from dpo_data.text.token_hashes import tokens
 
 DRAFTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "neardup-drafts"
 Pairs = set[tuple[int, int]]
@@ -28,10 +28,10 @@ Pairs = set[tuple[int, int]]
 def ours(texts: list[str]) -> tuple[Pairs, Pairs, float, float]:
     """Candidates, verified pairs at .7, seconds to candidates, seconds in all."""
     start = time.perf_counter()
-    rows = near.shingles(tokens(pl.Series(texts)).words())
-    left, right = near.candidates(near.sign(rows))
+    rows = minhash.shingles(tokens(pl.Series(texts)).words())
+    left, right = minhash.candidates(minhash.sign(rows))
     proposed = time.perf_counter() - start
-    index = near.jaccard(near.incidence(rows), left, right)
+    index = minhash.jaccard(minhash.incidence(rows), left, right)
     seconds = time.perf_counter() - start
     both = list(zip(left.tolist(), right.tolist(), strict=True))
     return set(both), {pair for pair, value in zip(both, index, strict=True) if value >= 0.7}, proposed, seconds
@@ -68,7 +68,7 @@ def main() -> None:
         }
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{len(texts)} documents, {sum(map(len, texts)) / 1e6:.1f} million characters, {repeats} repeats")
-    near.sign(near.shingles(tokens(pl.Series(texts[:50])).words()))  # warm
+    minhash.sign(minhash.shingles(tokens(pl.Series(texts[:50])).words()))  # warm
     runs = [ours(texts) for _ in range(repeats)]
     peer = [datasketch(texts) for _ in range(max(repeats // 2, 1))]
     for limit in (0.7, 0.8):

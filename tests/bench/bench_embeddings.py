@@ -18,9 +18,11 @@ import numpy as np
 import polars as pl
 from scipy.stats import spearmanr
 
-from dpo_data import batches, curate, embeddings, similarity
-from dpo_data.formats import paths
-from dpo_data.texts import static_table
+from dpo_data import curate
+from dpo_data.ingest import paths
+from dpo_data.measures import similarity
+from dpo_data.store import batches
+from dpo_data.text import embeddings, static_embeddings
 from flows.recipe import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,12 +111,12 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d')}, {machine}, {threads} threads of torch, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        table = static_table.distil(embeddings.load(embeddings.DEFAULT))
+        table = static_embeddings.distil(embeddings.load(embeddings.DEFAULT))
         print(f"table of {table.vectors.shape[0]:,} pieces made in {time.perf_counter() - begun:.0f} s")
         for name in SETS:
             store = Path(folder) / name.partition("/")[0]
             kept = store / "cache" / "static" / embeddings.fingerprint(STATIC)  # where the store looks for it
-            static_table.write(table, kept)
+            static_embeddings.write(table, kept)
             encoders = {model: embeddings.Encoder(model, kept if model == STATIC else None) for model in MODELS}
             batches.append(store, paths.find(str(DATA / name)), "published")
             texts = texts_of(store)

@@ -29,8 +29,9 @@ KINDS = ("inline", "processes", "ray")
 
 def publish(raw: Path, store: Path, settings: dict[str, object], strike: int | None = None) -> tuple[str, str, float]:
     """Version id, a hash of its files, seconds until it was measured. `strike`: a process to kill meanwhile."""
-    from dpo_data import batches, curate, versions
+    from dpo_data import curate
     from dpo_data.executor import ExecutorSettings, start
+    from dpo_data.store import batches, versions
 
     config = curate.CurationConfig(tokenizer=None, embedding_model=None)
     begun = time.perf_counter()
@@ -47,9 +48,9 @@ def publish(raw: Path, store: Path, settings: dict[str, object], strike: int | N
 
 def embed(folder: Path, settings: dict[str, object]) -> str:
     """A hash of the vectors of some short texts, in three shards."""
-    from dpo_data import embeddings
     from dpo_data.executor import ExecutorSettings, start
-    from dpo_data.identity import text_hash
+    from dpo_data.ids import text_hash
+    from dpo_data.text import embeddings
 
     texts = [f"The number {number} and the number {number * number}." for number in range(360)]
     parts = [texts[first : first + 120] for first in range(0, len(texts), 120)]

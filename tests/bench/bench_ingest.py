@@ -19,7 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from dpo_data.batches import append, open_batches
+from dpo_data.store.batches import append, open_batches
 
 WORDS = [
     f"{a}{b}{c}" for a in ("ba", "do", "ki", "lu", "me", "ro", "su") for b in "nrstlm" for c in ("a", "ek", "io", "un")

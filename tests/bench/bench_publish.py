@@ -102,8 +102,9 @@ def clock() -> tuple[float, float]:
 def measure(rows: int, store: Path) -> dict[str, float]:
     from planted_version import FACTS, config
 
-    from dpo_data import curate, versions
-    from dpo_data.questions import changes, explain, queries
+    from dpo_data import curate
+    from dpo_data.analysis import diff, explain, sql
+    from dpo_data.store import versions
 
     facts = pl.read_parquet(store / "facts.parquet")
     settings = config()
@@ -126,11 +127,11 @@ def measure(rows: int, store: Path) -> dict[str, float]:
     timing("publish_again", start)
     assert not again.created
     start = clock()
-    found = changes.what_if(store, "current", {"agreement.min_agreement": 0.7})
+    found = diff.what_if(store, "current", {"agreement.min_agreement": 0.7})
     timing("what_if", start)
     timed["what_if_left"] = found["left"]
     start = clock()
-    queries.query(store, "SELECT source, count(*) FROM ledger WHERE kept GROUP BY source")
+    sql.query(store, "SELECT source, count(*) FROM ledger WHERE kept GROUP BY source")
     timing("sql", start)
     start = clock()
     explain.explain(store, decided["comparison_id"][rows // 2])

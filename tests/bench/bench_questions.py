@@ -39,12 +39,13 @@ def timed(what: str) -> Iterator[None]:
 
 def write_audit(store: Path, folder: Path) -> None:
     """The audit of the current version once more, as publishing writes it."""
-    from dpo_data import batches, curate, versions
-    from dpo_data.agreement import collapse
+    from dpo_data import curate
+    from dpo_data.analysis import thresholds
+    from dpo_data.analysis.stats import example_ids, stats
     from dpo_data.audit import page
-    from dpo_data.questions import limits
-    from dpo_data.questions.stats import example_ids, stats
-    from dpo_data.store import durable, shards
+    from dpo_data.release import shards
+    from dpo_data.store import atomic, batches, versions
+    from dpo_data.votes.agreement import collapse
     from dpo_data.votes.annotators import annotators
 
     version = versions.open_version(store)
@@ -55,9 +56,9 @@ def write_audit(store: Path, folder: Path) -> None:
         votes = opened.votes().collect()
         collapsed = collapse(votes)
         people = annotators(votes, collapsed=collapsed)
-        more = {"limits": limits.of(version.manifest["config"]), "targets": config.targets, "collapsed": collapsed}
+        more = {"limits": thresholds.of(version.manifest["config"]), "targets": config.targets, "collapsed": collapsed}
         numbers = stats(ledger, votes, annotators=people, slices=config.slices, **more)
-        durable.write_json(folder / "stats.json", numbers)
+        atomic.write_json(folder / "stats.json", numbers)
         shown = opened.comparisons().filter(pl.col("comparison_id").is_in(sorted(example_ids(numbers)))).collect()
         shards.write_table(shown, folder / "examples.parquet", shards.ShardSettings())
         (folder / "ledger.parquet").symlink_to(version.path.resolve() / "ledger.parquet")
@@ -83,28 +84,28 @@ def open_audit(folder: Path) -> None:
 
 def ask(store: Path) -> None:
     """What a person asks of it afterwards."""
-    from dpo_data import versions
-    from dpo_data.questions import changes, explain, queries
-    from dpo_data.review import findings
+    from dpo_data.analysis import diff, explain, sql
+    from dpo_data.review import results
+    from dpo_data.store import versions
 
     version = versions.open_version(store)
     ids = version.ledger().select("comparison_id").collect()["comparison_id"]
     with timed("dpo decide, one limit"):
-        changes.what_if(store, "current", {"agreement.min_agreement": 0.7})
+        diff.what_if(store, "current", {"agreement.min_agreement": 0.7})
     with timed("dpo diff, a version with itself"):
-        changes.diff(store, "current", "current")
+        diff.diff(store, "current", "current")
     with timed("dpo explain, by id"):
         story = explain.explain(store, ids[len(ids) // 2])
     text = max(story["response_a"], story["response_b"], key=len)
     with timed("dpo explain, by a piece of text"), suppress(versions.DataError):  # near copies: they are listed
         explain.explain(store, text[:60])
     with timed("dpo sql, a count by source"):
-        queries.query(store, "select source, count(*) from ledger where kept group by 1")
+        sql.query(store, "select source, count(*) from ledger where kept group by 1")
     with timed("dpo sql, the votes of one annotator"):
-        queries.query(store, "select count(*) from votes where annotator = 'annotator1'")
+        sql.query(store, "select count(*) from votes where annotator = 'annotator1'")
     read(store)
     with timed("dpo review --findings"):
-        findings.findings(store, version)
+        results.findings(store, version)
 
 
 def read(store: Path) -> None:
@@ -133,7 +134,8 @@ def main() -> None:
             from bench_publish import plant
             from planted_version import FACTS, config
 
-            from dpo_data import curate, versions
+            from dpo_data import curate
+            from dpo_data.store import versions
 
             facts = plant(store, _ROWS).drop(*curate.DECIDED).with_columns(FACTS)
             versions.publish(store, curate.decide(facts, config()), config())

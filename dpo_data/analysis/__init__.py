@@ -1,0 +1,1 @@
+"""Questions to a published version: statistics, diff, what-if, explain, SQL, export."""

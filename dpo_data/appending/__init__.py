@@ -1,1 +1,0 @@
-"""From the items of a reader to the tables of one batch."""

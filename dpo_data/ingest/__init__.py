@@ -1,0 +1,1 @@
+"""Raw sources to append-only batches of comparisons and votes."""

@@ -1,0 +1,1 @@
+"""Raw bytes to records: files, decoding, JSON arrays, chat messages."""

@@ -1,0 +1,1 @@
+"""Files of a published version: shards, unpaired responses, card, fingerprint, checks."""

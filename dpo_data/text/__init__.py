@@ -1,0 +1,1 @@
+"""Measures of single texts: features, token counts, minhash, embeddings, and their caches."""

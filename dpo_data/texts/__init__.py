@@ -1,1 +1,0 @@
-"""What touches text: block by block beside each batch, once, with nothing seen of the rest of the set."""
