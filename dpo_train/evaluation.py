@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dpo_train.batches import Indices
-from dpo_train.logprobs import Sums
-from dpo_train.metrics import Measured, joined, measure
-from dpo_train.processes import gather, share
+from dpo_train.distributed import gather, share
+from dpo_train.logs.metrics import Measured, joined, measure
+from dpo_train.policy.logprobs import Sums
+from dpo_train.policy.packing import Indices
 from dpo_train.reference import pair_logprobs, scored
 from dpo_train.scoring import Known, Scoring, neutral_point, together
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpo_train.batches import EncodedPair, Indices, cut
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.data.pairs import PairSet
+from dpo_train.distributed import gather, share
+from dpo_train.logs.metrics import Floats, Measured, joined, measure
 from dpo_train.losses import PairLogprobs, window_gradients
-from dpo_train.metrics import Floats, Measured, joined, measure
-from dpo_train.pairs import PairSet
-from dpo_train.processes import gather, share
+from dpo_train.policy.packing import EncodedPair, Indices, cut
 from dpo_train.reference import memory_of, pair_logprobs
 from dpo_train.scoring import Known, Scoring, neutral_point, together
 

@@ -23,17 +23,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from dpo_train.batches import EncodedPair, Indices, cut
 from dpo_train.config import TEMPLATE_DATE, TrainError
-from dpo_train.encoding import tokenizer_fingerprint
-from dpo_train.logprobs import Sums
+from dpo_train.data.encoding import tokenizer_fingerprint
+from dpo_train.data.pairs import PairSet, Rows
+from dpo_train.distributed import gather, share
 from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.losses.contract import PREFIXES, PairLoss
-from dpo_train.model import Policy
-from dpo_train.pairs import PairSet, Rows
-from dpo_train.processes import gather, share
-from dpo_train.terminal import bar
-from dpo_train.ways import tolerance
+from dpo_train.policy.logprobs import Sums
+from dpo_train.policy.packing import EncodedPair, Indices, cut
+from dpo_train.policy.policy import Policy
+from dpo_train.policy.scoring_modes import tolerance
+from dpo_train.progress import bar
 
 Floats = npt.NDArray[np.float64]
 COLUMNS = ("chosen", "rejected", "chosen_prefix", "rejected_prefix")

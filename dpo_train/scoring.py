@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpo_train.batches import Indices
+from dpo_train.data.mismatched import Mismatched
+from dpo_train.data.pairs import PairSet
+from dpo_train.distributed import gather
+from dpo_train.logs.metrics import Measured
 from dpo_train.losses import PairLoss, kl_estimate
 from dpo_train.losses.contract import PairLogprobs
-from dpo_train.metrics import Measured
-from dpo_train.mismatches import Mismatched
-from dpo_train.model import Policy
-from dpo_train.pairs import PairSet
-from dpo_train.processes import gather
+from dpo_train.policy.packing import Indices
+from dpo_train.policy.policy import Policy
 from dpo_train.reference import Floats, Reference, reference, scored
 
 

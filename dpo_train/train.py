@@ -12,24 +12,25 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dpo_train import checkpoints, saved
-from dpo_train.account.accounting import Account, open_account
+from dpo_train import checkpoints
 from dpo_train.atomic import write_json
-from dpo_train.batches import rate_factor
-from dpo_train.card import write_card
+from dpo_train.attribution.recorder import Account, open_account
 from dpo_train.claim import held
 from dpo_train.config import TrainConfig
+from dpo_train.distributed import clip_gradient, share_gradient, whole
+from dpo_train.early_stopping import Evaluation, candidates, flattened
 from dpo_train.evaluation import at_start, evaluate
 from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step
-from dpo_train.interruption import Interrupted, listening
-from dpo_train.metrics import alarms, means, untrained
-from dpo_train.pair_log import PairLog, write_metadata
-from dpo_train.preparation import Job, Standing, prepare, resume_from, save_checkpoint
-from dpo_train.processes import clip_gradient, share_gradient, whole
-from dpo_train.records import Records
-from dpo_train.stopping import Evaluation, candidates, flattened
-from dpo_train.terminal import bar
-from dpo_train.work import Stopwatch
+from dpo_train.logs.metrics import alarms, means, untrained
+from dpo_train.logs.metrics_log import Records
+from dpo_train.logs.pair_log import PairLog, write_metadata
+from dpo_train.policy import saved
+from dpo_train.policy.card import write_card
+from dpo_train.policy.flops import Stopwatch
+from dpo_train.policy.packing import rate_factor
+from dpo_train.progress import bar
+from dpo_train.setup import Job, Standing, prepare, resume_from, save_checkpoint
+from dpo_train.signals import Interrupted, listening
 
 logger = logging.getLogger(__name__)
 

@@ -135,7 +135,7 @@ def train(
         return
     if plan:
         from dpo_data.store.versions import open_version
-        from dpo_train.planning import plan as estimate
+        from dpo_train.plan import plan as estimate
 
         expected = estimate(config, open_version(store, version).path)
         answer(expected, as_json, plan_lines(expected))
@@ -143,7 +143,7 @@ def train(
     with working("train", own_bars=True):
         summary = _flow("train", work, store, no_prefect, config, version)
     if merge:
-        from dpo_train.merging import merge as merged
+        from dpo_train.policy.merge_adapter import merge as merged
 
         summary["merged"] = str(merged(Path(summary["path"])))
     answer(summary, as_json, train_lines(summary))

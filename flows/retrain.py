@@ -40,7 +40,7 @@ def promote(store: Path, run: str) -> dict[str, Any]:
     champion = versions.read_pointer(store).get("champion")
     if champion == run:
         return {"decision": "unchanged", "because": "this run is the champion already", "sentences": []}
-    from dpo_train.gate import GateSettings, gate
+    from dpo_train.promotion.gate import GateSettings, gate
 
     folder = store / "runs" / str(champion) if champion is not None else None
     decision = gate(folder, store / "runs" / run, GateSettings())

@@ -60,7 +60,8 @@ def run_id(config: "TrainConfig", version: str, store: Path | None = None) -> st
 
     `store` remembers hashes of model files. Raises `TrainError` where the model is an adapter or cannot be found.
     """
-    from dpo_train import contents, identity
+    from dpo_train import identity
+    from dpo_train.policy import contents
 
     cache = store / "cache" if store is not None else None
     asked: dict[str, Any] = {
@@ -96,8 +97,8 @@ def report_once(run: Path) -> Path:
 
 def confirm_slice(store: Path, run: Path, wanted: str, keep: float, seeds: int) -> dict[str, Any]:
     """Retrain a run without the slice AXIS=VALUE and say what changed; raises `DataError` where it is not spelt so."""
-    from dpo_train.confirm.retraining import confirm
-    from dpo_train.confirm.truth import read
+    from dpo_train.ablation.effects import read
+    from dpo_train.ablation.retraining import confirm
 
     axis, equals, value = wanted.partition("=")
     if not equals:

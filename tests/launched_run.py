@@ -15,8 +15,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from dpo_train.config import TrainConfig
-from dpo_train.interruption import Interrupted
-from dpo_train.loading import open_policy
+from dpo_train.policy.load import open_policy
+from dpo_train.signals import Interrupted
 from dpo_train.train import train
 
 RANK = os.environ.get("RANK", "0")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpo_train.metrics import Floats, Measured, alarms, untrained
+from dpo_train.logs.metrics import Floats, Measured, alarms, untrained
 
 N = 60
 BETA = 0.1

@@ -17,11 +17,11 @@ import toy_policy
 from toy_policy import account, planted, train
 
 from dpo_train import train as trainer
-from dpo_train.account import accounts
-from dpo_train.account.attribution import Attributed, bucket_names, cells, closure
-from dpo_train.account.updates import EXTRA
+from dpo_train.attribution import tables
+from dpo_train.attribution.path_integral import Attributed, bucket_names, cells, closure
+from dpo_train.attribution.update_ledger import EXTRA
 from dpo_train.config import TrainConfig
-from dpo_train.describe.statistics import correlation, p_value
+from dpo_train.statistics import correlation, p_value
 
 BETA, GROUPS = 0.1, 8
 SLICES = ["a", "b", "flipped"]
@@ -185,14 +185,14 @@ def test_chords_follow_the_movement_so_that_every_held_out_slice_closes(store: P
             store, name, account_by="category", account_chords=2, eval_steps=1, learning_rate=rate, probe_pairs=0
         )
         table = pq.read_table(folder / "attribution.parquet")
-        made = accounts.account(table, pq.read_table(folder / "pairs.parquet"), BETA, "category")
-        spent = accounts.cost(table, None)
+        made = tables.account(table, pq.read_table(folder / "pairs.parquet"), BETA, "category")
+        spent = tables.cost(table, None)
         assert spent is not None
         found[name] = spent["chords"], spent["gradients"]
         gaps = [head["closure"] for head in made["columns"]]
         print(f"{name}: moved {made['columns'][0]['observed']:+.2f}; {found[name]} chords and gradients; gaps {gaps}")
         assert len(gaps) == 4 and max(gaps) <= 0.01
-        assert f"{found[name][0]} chords, {found[name][1]} gradients a pair" in accounts.cost_in_words(
+        assert f"{found[name][0]} chords, {found[name][1]} gradients a pair" in tables.cost_in_words(
             {**made, "cost": spent}
         )
     assert found["slow"] == (2, 2)

@@ -12,7 +12,7 @@ import tiny
 
 from dpo_data.text import token_counts
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.planning import plan
+from dpo_train.plan import plan
 from dpo_train.train import RunSummary, train
 
 settings = partial(tiny.settings, max_steps=1, probe_pairs=4)

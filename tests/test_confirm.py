@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
+from dpo_train.ablation.effects import OTHERS, read, verdict
+from dpo_train.ablation.mask import mask, slug
+from dpo_train.ablation.predictions import PREDICTORS, foretold
+from dpo_train.ablation.retraining import confirm
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.confirm.foretelling import PREDICTORS, foretold
-from dpo_train.confirm.masking import mask, slug
-from dpo_train.confirm.retraining import confirm
-from dpo_train.confirm.truth import OTHERS, read, verdict
 from dpo_train.report import page as report
 from dpo_train.train import train
 
@@ -151,7 +151,7 @@ def test_file_names_of_slices_are_safe_and_different() -> None:
 
 
 def test_runs_that_started_from_different_weights_are_not_set_against_each_other(tmp_path: Path) -> None:
-    from dpo_train.confirm.retraining import check_same_reference
+    from dpo_train.ablation.retraining import check_same_reference
 
     for name, weights in (("run", "aa11"), ("again", "aa11"), ("other", "bb22")):
         (tmp_path / name).mkdir()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from dpo_train.cpu_attention import BLOCK, attend, fits
+from dpo_train.policy.cpu_attention import BLOCK, attend, fits
 
 
 def drawn(heads: int, tokens: int, seed: int) -> Tensor:

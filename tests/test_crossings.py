@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import synthetic_run
 
-from dpo_train.describe.adjustment import rank_axes
-from dpo_train.describe.axes import label
-from dpo_train.describe.crossings import crossings
-from dpo_train.describe.movement import Movement, movement
+from dpo_train.data.axes import label
+from dpo_train.slices.adjusted import rank_axes
+from dpo_train.slices.interactions import crossings
+from dpo_train.slices.margin_change import Movement, movement
 
 
 def moved(planted: float) -> Movement:

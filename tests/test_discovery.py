@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import synthetic_run
 
-from dpo_train.describe.axes import label
-from dpo_train.describe.calibration import calibrate, turned
-from dpo_train.describe.discovery import discover, halves
-from dpo_train.describe.movement import Movement, movement
+from dpo_train.data.axes import label
+from dpo_train.slices.calibration import calibrate, turned
+from dpo_train.slices.margin_change import Movement, movement
+from dpo_train.slices.subgroups import discover, halves
 
 
 def drawn(seed: int, prompts: int = 600) -> tuple[Movement, dict[str, np.ndarray]]:

@@ -4,9 +4,9 @@ from collections import Counter
 
 import numpy as np
 
-from dpo_train.account.drawing import draw
-from dpo_train.account.sampling import order, with_sampling
-from dpo_train.describe.statistics import estimate
+from dpo_train.attribution.sampling_error import order, with_sampling
+from dpo_train.attribution.stratified_sample import draw
+from dpo_train.statistics import estimate
 
 SIZES = {"day": 120, "night": 40, "early": 6, "late": 2}
 SLICES = [name for name, size in SIZES.items() for _ in range(size)]

@@ -8,9 +8,9 @@ import pytest
 import tiny
 
 from dpo_train.config import TrainError
-from dpo_train.encoding import Encoded, Encoder, tokenizer_fingerprint
-from dpo_train.pairs import open_pairs
-from dpo_train.preflight import preflight, sentences
+from dpo_train.data.encoding import Encoded, Encoder, tokenizer_fingerprint
+from dpo_train.data.pairs import open_pairs
+from dpo_train.data.preflight import preflight, sentences
 
 
 def encode(chosen: str, rejected: str, prompt: str = "Hi", template: str = tiny.CHATML, **changes: Any) -> Encoded:

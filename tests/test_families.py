@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dpo_train.config import TrainError
-from dpo_train.optimizer import optimizer_of, undecayed
+from dpo_train.policy.optimizer import optimizer_of, undecayed
 from dpo_train.train import train
 
 settings = partial(tiny.settings, max_steps=2)

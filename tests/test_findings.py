@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from dpo_train.account.accounts import direction
-from dpo_train.report.findings import told
+from dpo_train.attribution.tables import direction
+from dpo_train.report.evidence import told
 from dpo_train.report.headline import headline, suspects
 
 

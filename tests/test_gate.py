@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpo_train.config import TrainError
-from dpo_train.gate import Decision, GateSettings, gate
-from dpo_train.head_to_head import fit_scale, log_scores
-from dpo_train.paired_tests import Question, paired_bounds, paired_test
+from dpo_train.promotion.compare_runs import fit_scale, log_scores
+from dpo_train.promotion.gate import Decision, GateSettings, gate
+from dpo_train.promotion.paired_tests import Question, paired_bounds, paired_test
 
 law = settings(max_examples=50, deadline=None, derandomize=True)
 

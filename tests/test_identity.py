@@ -15,10 +15,10 @@ import pytest
 import tiny
 import torch
 
-from dpo_train import contents
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.encoding import Encoder
+from dpo_train.data.encoding import Encoder
 from dpo_train.identity import RESULTS, settings_of
+from dpo_train.policy import contents
 from dpo_train.train import train
 from flows.train import run_id
 

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from dpo_train import checkpoints
-from dpo_train.interruption import Interrupted
+from dpo_train.signals import Interrupted
 from dpo_train.train import train
 
 ROOT = Path(__file__).resolve().parents[1]

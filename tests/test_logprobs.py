@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpo_train.attention import read_whole_pairs
-from dpo_train.batches import EncodedPair, collate
-from dpo_train.head import token_collisions, token_logps
-from dpo_train.logprobs import Sums, sums
+from dpo_train.policy.lm_head import token_collisions, token_logps
+from dpo_train.policy.logprobs import Sums, sums
+from dpo_train.policy.packed_attention import read_whole_pairs
+from dpo_train.policy.packing import EncodedPair, collate
 
 ROUNDING = 1e-6  # of a gradient: Llama's norms work in float32 whatever the weights are
 PAIRS = [
@@ -108,7 +108,7 @@ def test_chunks_of_the_vocabulary_head_change_nothing(monkeypatch: pytest.Monkey
     targets = torch.randint(0, 50, (37,))
     whole, pieces = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
     expected = head(whole).log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
-    monkeypatch.setattr("dpo_train.head.CHUNK", 50 * 5)
+    monkeypatch.setattr("dpo_train.policy.lm_head.CHUNK", 50 * 5)
     found = token_logps(pieces, head, targets)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     (found * torch.arange(37)).sum().backward()

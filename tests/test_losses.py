@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from dpo_train.logs.metrics import measure
 from dpo_train.losses import (
     Aot,
     AotUnpaired,
@@ -30,7 +31,6 @@ from dpo_train.losses import (
     kl_estimate,
     window_gradients,
 )
-from dpo_train.metrics import measure
 from dpo_train.scoring import RunningMean
 
 LOSSES: TypeAdapter[Loss] = TypeAdapter(Loss)

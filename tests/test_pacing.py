@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpo_train.account.pacing import Pace
+from dpo_train.attribution.intervals import Pace
 
 
 def intervals(moved: list[float], bend: float, target: float = 0.01) -> list[float]:

@@ -14,7 +14,7 @@ import synthetic_run
 
 from dpo_train.config import TrainError
 from dpo_train.report import page as report
-from dpo_train.report.questions import where
+from dpo_train.report.sql import where
 from dpo_train.report.table import of_run
 
 HOSTILE = (

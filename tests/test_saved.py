@@ -14,11 +14,11 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dpo_train import saved
 from dpo_train.config import TrainError
-from dpo_train.merging import merge
-from dpo_train.planning import plan
-from dpo_train.terminal import quiet_peft
+from dpo_train.plan import plan
+from dpo_train.policy import saved
+from dpo_train.policy.merge_adapter import merge
+from dpo_train.progress import quiet_peft
 from dpo_train.train import RunSummary, train
 
 settings = partial(tiny.settings, load_best_model_at_end=False)

@@ -7,10 +7,10 @@ import pytest
 import synthetic_run
 
 from dpo_train.config import TrainError
-from dpo_train.describe import slices
-from dpo_train.describe.adjustment import adjusted_effects, rank_axes
-from dpo_train.describe.axes import columns_of, label, left_out
-from dpo_train.describe.movement import beta_of, movement
+from dpo_train.data.axes import columns_of, label, left_out
+from dpo_train.slices import table as slices
+from dpo_train.slices.adjusted import adjusted_effects, rank_axes
+from dpo_train.slices.margin_change import beta_of, movement
 
 
 def rows_of(pair_log: pa.Table, pairs: pa.Table, draws: int = 300) -> dict[tuple[str, str, str], dict[str, object]]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dpo_train.describe.statistics import (
+from dpo_train.statistics import (
     benjamini_hochberg,
     bootstrap_counts,
     clustered_mean,

@@ -13,7 +13,7 @@ from dpo_data.release.checks import PublishGates
 from dpo_data.schema import DataError
 from dpo_data.store import versions
 from dpo_train.config import TrainError
-from dpo_train.planning import plan
+from dpo_train.plan import plan
 from flows.refresh import RefreshSummary, refresh
 from flows.telling import refresh_lines
 from flows.train import train

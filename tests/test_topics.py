@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
-from dpo_train.describe.axes import label
-from dpo_train.describe.topics import NO_TOPIC, TOPIC, assign, find, no_topics, with_topics
+from dpo_train.data.axes import label
+from dpo_train.slices.topics import NO_TOPIC, TOPIC, assign, find, no_topics, with_topics
 
 SUBJECTS = {
     "cooking": ["butter", "oven", "bake", "flour", "recipe", "simmer", "garlic", "onion", "pasta", "sauce"],

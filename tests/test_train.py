@@ -15,15 +15,15 @@ import torch
 
 from dpo_train import checkpoints
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.encoding import Encoder
+from dpo_train.data.encoding import Encoder
+from dpo_train.data.pairs import open_pairs
+from dpo_train.early_stopping import Evaluation, candidates
 from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
-from dpo_train.loading import wrap
 from dpo_train.losses import Aot, Sigmoid
-from dpo_train.pairs import open_pairs
+from dpo_train.policy.load import wrap
 from dpo_train.reference import reference
 from dpo_train.scoring import Known, Scoring
-from dpo_train.stopping import Evaluation, candidates
 from dpo_train.train import train
 
 settings = partial(tiny.settings, per_device_train_batch_size=5, num_train_epochs=2, eval_steps=2)
@@ -72,9 +72,9 @@ def test_margins_of_unseen_pairs_grow_from_exactly_zero(place: tuple[Path, Path]
 def test_the_adapter_opens_with_peft_and_scores_as_the_run_said(place: tuple[Path, Path], tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
-    from dpo_train.encoding import Encoder
-    from dpo_train.model import Policy
-    from dpo_train.pairs import open_pairs
+    from dpo_train.data.encoding import Encoder
+    from dpo_train.data.pairs import open_pairs
+    from dpo_train.policy.policy import Policy
 
     model, version = place
     summary = train(settings(model), version, tmp_path / "run")
@@ -91,8 +91,8 @@ def test_the_adapter_opens_with_peft_and_scores_as_the_run_said(place: tuple[Pat
 def test_a_merged_model_needs_no_adapter_and_scores_as_the_run_said(place: tuple[Path, Path], tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from dpo_train.merging import merge
-    from dpo_train.model import Policy
+    from dpo_train.policy.merge_adapter import merge
+    from dpo_train.policy.policy import Policy
 
     model, version = place
     with pytest.raises(TrainError, match="only a finished run can be merged"):
@@ -145,7 +145,7 @@ def test_base_weights_are_untouched_by_adapter_training_and_moved_by_full_fine_t
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    from dpo_train.model import fingerprint_of
+    from dpo_train.policy.policy import fingerprint_of
 
     model, version = place
     before = (model / "model.safetensors").read_bytes()
@@ -237,7 +237,7 @@ def test_a_model_that_cannot_be_opened_is_named_with_what_would_do(place: tuple[
 
 
 def test_a_plan_counts_what_the_run_will_do_and_trains_nothing(place: tuple[Path, Path], tmp_path: Path) -> None:
-    from dpo_train.planning import plan
+    from dpo_train.plan import plan
 
     model, version = place
     expected = plan(settings(model), version)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_train.batches import EncodedPair, Schedule, collate, cut, rate_factor, row_length
+from dpo_train.policy.packing import EncodedPair, Schedule, collate, cut, rate_factor, row_length
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=40)
 

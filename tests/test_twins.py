@@ -7,8 +7,8 @@ import pytest
 from toy_confirm import AXIS, accounted, confirm
 from toy_policy import kinds
 
-from dpo_train.account.accounts import redundant
-from dpo_train.confirm.likeness import cosines
+from dpo_train.ablation.hidden_state_similarity import cosines
+from dpo_train.attribution.tables import redundant
 
 KINDS = {"first": (0, 0.0), "twin": (0, 0.0), "other": (1, 0.0)}
 STRONG = {"steps": 48, "rate": 2e-2}  # so much that either twin alone would nearly do

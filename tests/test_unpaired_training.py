@@ -14,15 +14,15 @@ import pytest
 import tiny
 import torch
 
-from dpo_train.batches import EncodedPair
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.encoding import Encoder
+from dpo_train.data.encoding import Encoder
+from dpo_train.data.mismatched import partners
+from dpo_train.data.pairs import open_pairs
 from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
-from dpo_train.loading import wrap
 from dpo_train.losses import Kto
-from dpo_train.mismatches import partners
-from dpo_train.pairs import open_pairs
+from dpo_train.policy.load import wrap
+from dpo_train.policy.packing import EncodedPair
 from dpo_train.scoring import Known, Scoring, know, neutral_point
 from dpo_train.train import train
 

@@ -8,11 +8,11 @@ import torch
 import toy_policy
 from toy_policy import planted, train
 
-from dpo_train.account.updates import EXTRA, Interval, Ledger, cannot_book, plan
-from dpo_train.attention import read_whole_pairs
-from dpo_train.batches import EncodedPair, collate, row_length
+from dpo_train.attribution.update_ledger import EXTRA, Interval, Ledger, cannot_book, plan
 from dpo_train.config import TrainError
-from dpo_train.logprobs import sums
+from dpo_train.policy.logprobs import sums
+from dpo_train.policy.packed_attention import read_whole_pairs
+from dpo_train.policy.packing import EncodedPair, collate, row_length
 
 SLICES = ["a", "b", "flipped"]
 

@@ -11,14 +11,14 @@ import tiny
 import torch
 
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.encoding import Encoder
+from dpo_train.data.encoding import Encoder
+from dpo_train.data.pairs import open_pairs
 from dpo_train.gradients import add_gradient
-from dpo_train.loading import wrap
 from dpo_train.losses import Sigmoid
-from dpo_train.pairs import open_pairs
+from dpo_train.policy.fsdp import check
+from dpo_train.policy.load import wrap
 from dpo_train.reference import reference
 from dpo_train.scoring import Known, Scoring
-from dpo_train.sharding import check
 from dpo_train.train import train
 
 settings = partial(tiny.settings, max_steps=4, eval_steps=4)
@@ -75,7 +75,7 @@ def test_dora_and_rslora_train_and_open_as_what_they_are(place: tuple[Path, Path
 def test_a_tracker_or_a_quantiser_that_is_not_installed_is_named_with_what_to_do(
     place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpo_train.cautions.find_spec", lambda name: None if name == "wandb" else object())
+    monkeypatch.setattr("dpo_train.data.run_checks.find_spec", lambda name: None if name == "wandb" else object())
     with pytest.raises(TrainError, match=r"report_to names wandb, which is not installed: run `pip install wandb`"):
         train(settings(place[0], report_to=("tensorboard", "wandb")), place[1], tmp_path / "run")
     with pytest.raises(TrainError, match="load_in_4bit needs a GPU"):
@@ -105,7 +105,7 @@ def test_a_plan_counts_every_token_that_the_run_will_read(
     place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dpo_train import evaluation, reference
-    from dpo_train.planning import plan
+    from dpo_train.plan import plan
 
     version = tiny.version(tmp_path, train=14, validation=5, test=3)
     config = settings(place[0], use_peft=False, dtype="float32", max_steps=3, eval_steps=2, probe_pairs=4, seed=1)
@@ -129,8 +129,8 @@ def test_a_plan_counts_every_token_that_the_run_will_read(
 
 
 def test_a_plan_says_what_it_does_not_know(place: tuple[Path, Path]) -> None:
-    from dpo_train.model import Policy
-    from dpo_train.planning import _not_counted
+    from dpo_train.plan import _not_counted
+    from dpo_train.policy.policy import Policy
 
     policy = Policy(tiny.network(), tiny.tokenizer(), {"model": "tiny"}, torch.device("cpu"))
     assert not any("guess" in sentence for sentence in _not_counted(settings(place[0]), policy))

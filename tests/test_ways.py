@@ -8,19 +8,19 @@ import pytest
 import tiny
 import torch
 
-from dpo_train.attention import span
-from dpo_train.batches import EncodedPair, cut, end, row_length
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.encoding import Encoder
+from dpo_train.data.encoding import Encoder
+from dpo_train.data.pairs import open_pairs
 from dpo_train.gradients import add_gradient
-from dpo_train.loading import wrap
-from dpo_train.logprobs import Sums
 from dpo_train.losses import Sigmoid
-from dpo_train.model import Policy
-from dpo_train.pairs import open_pairs
+from dpo_train.policy.load import wrap
+from dpo_train.policy.logprobs import Sums
+from dpo_train.policy.packed_attention import span
+from dpo_train.policy.packing import EncodedPair, cut, end, row_length
+from dpo_train.policy.policy import Policy
+from dpo_train.policy.scoring_modes import check_causal, choose_way, widest_difference
 from dpo_train.reference import reference, scored
 from dpo_train.scoring import Known, Scoring
-from dpo_train.ways import check_causal, choose_way, widest_difference
 
 HEADS = {"head_dim": 16}
 WINDOW = {"sliding_window": 16}
@@ -137,7 +137,9 @@ def test_a_row_in_which_responses_see_each_other_is_found_in_any_precision(
         policy("llama", {"initializer_range": 0.02}, dtype),
     )
     assert choose_way(sound, LONG, ENDS) is None and sound.way == "shared"
-    monkeypatch.setattr("dpo_train.batches.span", lambda *parts: span(*parts)._replace(main=sum(parts[:3]), rejected=0))
+    monkeypatch.setattr(
+        "dpo_train.policy.packing.span", lambda *parts: span(*parts)._replace(main=sum(parts[:3]), rejected=0)
+    )
     told = choose_way(leaky, LONG, ENDS)
     assert leaky.way != "shared" and told is not None and told.count("nats") == 1
 

@@ -7,10 +7,10 @@ import tiny
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpo_train.batches import EncodedPair, collate
 from dpo_train.config import TrainConfig
+from dpo_train.policy.flops import Counter, Shape, least, shape_of
+from dpo_train.policy.packing import EncodedPair, collate
 from dpo_train.train import train
-from dpo_train.work import Counter, Shape, least, shape_of
 
 PAIR = EncodedPair(prompt=(1, 2, 3), chosen=(4, 5, 6), rejected=(4, 7))
 

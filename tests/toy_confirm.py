@@ -8,12 +8,12 @@ import pyarrow as pa
 import torch
 from toy_policy import Network, Pairs, account, train
 
-from dpo_train.account import accounts
-from dpo_train.account.attribution import bucket_names
-from dpo_train.confirm.foretelling import from_likeness, of_account
-from dpo_train.confirm.likeness import cosines
-from dpo_train.confirm.truth import compare, held_out, verdict
-from dpo_train.describe.movement import Movement
+from dpo_train.ablation.effects import compare, held_out, verdict
+from dpo_train.ablation.hidden_state_similarity import cosines
+from dpo_train.ablation.predictions import from_likeness, of_account
+from dpo_train.attribution import tables
+from dpo_train.attribution.path_integral import bucket_names
+from dpo_train.slices.margin_change import Movement
 
 AXIS, BETA, GROUPS = "kind", 0.1, 8
 EDGES = (4, 8, 16)
@@ -38,9 +38,9 @@ def accounted(pairs: Pairs, watched: Pairs, **settings: Any) -> tuple[Movement, 
     sizes = np.bincount(codes, minlength=len(names) * GROUPS)
     seen = moved(done.network, watched)
     ids = list(seen.pair_ids)
-    table = accounts.tabulate(account(done, watched), names, GROUPS, sizes, ids, np.ones(len(ids)))
+    table = tables.tabulate(account(done, watched), names, GROUPS, sizes, ids, np.ones(len(ids)))
     rows = pa.table({"pair_id": list(seen.pair_ids), AXIS: list(watched.slices)})
-    return seen, accounts.account(table, rows, BETA, AXIS)
+    return seen, tables.account(table, rows, BETA, AXIS)
 
 
 def without(pairs: Pairs, gone: Sequence[str]) -> Pairs:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpo_train.account.attribution import Attributed, attribute, refine, weights_at
-from dpo_train.account.updates import Interval, Ledger
+from dpo_train.attribution.path_integral import Attributed, attribute, refine, weights_at
+from dpo_train.attribution.update_ledger import Interval, Ledger
 
 VOCABULARY, WIDTH, LENGTH = 16, 12, 6
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dpo_train.describe.axes import Axis
-from dpo_train.describe.movement import Movement
+from dpo_train.data.axes import Axis
+from dpo_train.slices.margin_change import Movement
 
 WORST = 12  # pairs shown with their text
 MOST_EXPLORED = 300  # pairs of the explorer

@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpo_train.describe.axes import ALL, FEWEST, TOO_SMALL
-from dpo_train.report.findings import Q, differs, findings
+from dpo_train.data.axes import ALL, FEWEST, TOO_SMALL
+from dpo_train.report.evidence import Q, differs, findings
 from dpo_train.report.wording import interval, number, percent
 
 LEVELS = {

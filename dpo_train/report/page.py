@@ -19,24 +19,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from dpo_train.account.accounts import account, cost, cost_in_words, direction, redundant
+from dpo_train.ablation.effects import read as confirmations
+from dpo_train.ablation.predictions import foretold
+from dpo_train.attribution.tables import account, cost, cost_in_words, direction, redundant
 from dpo_train.config import TrainError
-from dpo_train.confirm.foretelling import foretold
-from dpo_train.confirm.truth import read as confirmations
-from dpo_train.describe.adjustment import rank_axes
-from dpo_train.describe.axes import ALL, TOO_SMALL, label, left_out
-from dpo_train.describe.calibration import calibrate
-from dpo_train.describe.crossings import crossings
-from dpo_train.describe.discovery import discover, rows
-from dpo_train.describe.movement import Movement, at_step, hits, movement, splits_of, steps_of
-from dpo_train.describe.slices import describe
-from dpo_train.describe.statistics import clustered_mean, slope
-from dpo_train.describe.topics import no_topics, with_topics
+from dpo_train.data.axes import ALL, TOO_SMALL, label, left_out
 from dpo_train.report import charts, headline, wording
+from dpo_train.report.evidence import told
 from dpo_train.report.explorer import explorable, worst
-from dpo_train.report.findings import told
-from dpo_train.report.forest import forest
-from dpo_train.report.questions import in_shell, where
+from dpo_train.report.forest_plot import forest
+from dpo_train.report.sql import in_shell, where
+from dpo_train.slices.adjusted import rank_axes
+from dpo_train.slices.calibration import calibrate
+from dpo_train.slices.interactions import crossings
+from dpo_train.slices.margin_change import Movement, at_step, hits, movement, splits_of, steps_of
+from dpo_train.slices.subgroups import discover, rows
+from dpo_train.slices.table import describe
+from dpo_train.slices.topics import no_topics, with_topics
+from dpo_train.statistics import clustered_mean, slope
 
 TEMPLATES = Path(__file__).parent
 

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpo_train.account.accounts import cost_in_words
-from dpo_train.describe.axes import ALL, TOO_SMALL
+from dpo_train.attribution.tables import cost_in_words
+from dpo_train.data.axes import ALL, TOO_SMALL
 from dpo_train.report.headline import headline
 from dpo_train.report.wording import number, percent
 

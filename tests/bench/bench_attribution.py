@@ -24,11 +24,11 @@ import tiny
 import torch
 from torch import Tensor
 
-from dpo_train.account.accounts import account, cost, cost_in_words, read
-from dpo_train.account.attribution import closure
-from dpo_train.account.updates import Interval, Ledger
+from dpo_train.attribution.path_integral import closure
+from dpo_train.attribution.tables import account, cost, cost_in_words, read
+from dpo_train.attribution.update_ledger import Interval, Ledger
 from dpo_train.config import TrainConfig
-from dpo_train.describe.statistics import correlation
+from dpo_train.statistics import correlation
 from dpo_train.train import train
 
 STEPS, CHORDS, PAIRS = 24, 4, 24  # four chords are the default

@@ -22,11 +22,11 @@ import torch
 from toy_confirm import accounted, confirm, moved, without
 from toy_policy import Pairs, kinds, train
 
-from dpo_train.account.accounts import redundant
-from dpo_train.confirm.foretelling import PREDICTORS, foretold
-from dpo_train.describe.axes import ALL
-from dpo_train.describe.movement import hits
-from dpo_train.describe.statistics import Floats, t_quantile
+from dpo_train.ablation.predictions import PREDICTORS, foretold
+from dpo_train.attribution.tables import redundant
+from dpo_train.data.axes import ALL
+from dpo_train.slices.margin_change import hits
+from dpo_train.statistics import Floats, t_quantile
 
 # (how the better answer is told, share of votes turned round), and how many of 36 training pairs there are
 MANY = {"a": (0, 0.0), "b": (0, 0.25), "c": (1, 0.0), "d": (1, 1.0), "e": (2, 0.0), "f": (2, 0.5), "g": (3, 0.0),

@@ -25,11 +25,11 @@ from bench_confirm import MANY, MILD, SIZES, cut
 from toy_confirm import AXIS, BETA, EDGES, GROUPS, moved, without
 from toy_policy import Pairs, account, kinds, train
 
-from dpo_train.account import accounts
-from dpo_train.account.attribution import Attributed, bucket_names
-from dpo_train.account.drawing import Drawn, draw
-from dpo_train.describe.axes import ALL
-from dpo_train.describe.statistics import Floats, correlation, ranks
+from dpo_train.attribution import tables as accounts
+from dpo_train.attribution.path_integral import Attributed, bucket_names
+from dpo_train.attribution.stratified_sample import Drawn, draw
+from dpo_train.data.axes import ALL
+from dpo_train.statistics import Floats, correlation, ranks
 
 HELD_OUT = {"a": 36, "b": 24, "c": 36, "d": 12, "e": 24, "f": 24, "g": 8, "h": 36}
 NAMES, BUDGETS, SEEDS, DRAWS = sorted(MANY), (16, 24, 48, 96), 5, 20

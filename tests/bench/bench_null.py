@@ -20,11 +20,11 @@ import synthetic_run
 import torch
 from toy_policy import account, planted, train
 
-from dpo_train.account.attribution import cells
-from dpo_train.describe.axes import label
-from dpo_train.describe.movement import Movement, movement
-from dpo_train.describe.slices import describe_split
-from dpo_train.describe.statistics import benjamini_hochberg, p_value
+from dpo_train.attribution.path_integral import cells
+from dpo_train.data.axes import label
+from dpo_train.slices.margin_change import Movement, movement
+from dpo_train.slices.table import describe_split
+from dpo_train.statistics import benjamini_hochberg, p_value
 
 SHUFFLES, SETS, GROUPS = 800, 8, 8  # shuffles in all, over so many data sets: each has a rate of its own
 LEVELS = {"source": 4, "category": 6}  # two axes, ten slices in one family

@@ -42,7 +42,7 @@ def make_version(folder: Path) -> Path:
 def measure(what: str, version: Path, run: Path, steps: int) -> dict[str, float]:
     """Minutes and GB, foretold (`plan`) or taken (`train`)."""
     from dpo_train.config import TrainConfig
-    from dpo_train.planning import plan
+    from dpo_train.plan import plan
     from dpo_train.train import train
 
     settings = {"max_steps": steps, "eval_steps": 2, "probe_pairs": 8, "report_to": (), "stop_when_flat": False}

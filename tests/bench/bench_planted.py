@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from toy_policy import Pairs, account, planted, train
 
-from dpo_train.account.attribution import bucket_names, cells
-from dpo_train.describe.statistics import correlation, p_value, ranks
+from dpo_train.attribution.path_integral import bucket_names, cells
+from dpo_train.statistics import correlation, p_value, ranks
 
 NAMES, GROUPS, SEEDS = ["a", "b", "flipped"], 8, 20
 

@@ -31,8 +31,8 @@ SETTINGS = {
 def work(version: Path, run: Path, fsdp: bool) -> None:
     """One process of a launch."""
     from dpo_train.config import TrainConfig
+    from dpo_train.policy.flops import peak_memory
     from dpo_train.train import train
-    from dpo_train.work import peak_memory
 
     summary = train(TrainConfig.model_validate({**SETTINGS, "fsdp": fsdp}), version, run)
     print(f"RESULT {json.dumps([summary.speed['pairs_per_second'], peak_memory() / 2**30])}", flush=True)

@@ -140,7 +140,7 @@ def prepared(shape: str | None, scratch: Path) -> str:
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
     from dpo_train.config import PACKAGED_MODEL
-    from dpo_train.loading import resolve
+    from dpo_train.policy.load import resolve
 
     packaged = resolve(PACKAGED_MODEL, scratch)[0]
     if (shape or ("1b" if torch.cuda.is_available() else "smollm2")) == "smollm2":

@@ -22,10 +22,11 @@ def ours(folder: Path, options: argparse.Namespace) -> None:
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
-    from dpo_train import cpu_matmul, loading, preparation
+    from dpo_train import setup
     from dpo_train.config import TrainConfig
+    from dpo_train.policy import cpu_matmul, load
+    from dpo_train.policy.flops import least
     from dpo_train.train import train
-    from dpo_train.work import least
 
     torch.set_num_threads(options.threads)
     rows = harmless(options.data, options.pairs)
@@ -41,12 +42,12 @@ def ours(folder: Path, options: argparse.Namespace) -> None:
         prefix_sharing=not options.apart,
     )
     if options.plain_matmul:
-        loading.speed_up = lambda *_: None
+        load.speed_up = lambda *_: None
     if options.whole_logits:
-        preparation.choose_way = lambda policy, *_: setattr(policy, "way", "whole logits")
+        setup.choose_way = lambda policy, *_: setattr(policy, "way", "whole logits")
     seen: list[tuple[int, float, float]] = []
     policies: list[Any] = []
-    open_policy = preparation.open_policy
+    open_policy = setup.open_policy
 
     def opened(*given: Any) -> Any:
         policies.append(open_policy(*given))
@@ -58,7 +59,7 @@ def ours(folder: Path, options: argparse.Namespace) -> None:
             spent[0] = policies[0].counter.done
         timed.append((pairs, indices))
 
-    preparation.open_policy = opened
+    setup.open_policy = opened
     spent, timed = [0.0], []
     began = clock()
     train(config, version, folder / "run", observe=mark)

@@ -15,8 +15,8 @@ import tiny
 from test_saved import held_out, off, scored, settings
 from transformers import AutoModelForCausalLM
 
-from dpo_train.merging import merge
-from dpo_train.terminal import quiet_peft
+from dpo_train.policy.merge_adapter import merge
+from dpo_train.progress import quiet_peft
 from dpo_train.train import train
 
 LIMIT = 1e-3

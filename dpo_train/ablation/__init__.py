@@ -1,0 +1,1 @@
+"""Retraining without a slice to confirm an attribution."""

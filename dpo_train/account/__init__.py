@@ -1,1 +1,0 @@
-"""Accounted for: whose gradients moved the weights, and through them the margins."""

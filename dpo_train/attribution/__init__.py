@@ -1,0 +1,1 @@
+"""Which training slices moved which held-out margins, from gradients recorded during the run."""

@@ -1,0 +1,1 @@
+"""Training data: pairs of a version, encoding, checks, sampling."""

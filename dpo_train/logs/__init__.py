@@ -1,0 +1,1 @@
+"""Metrics and the pair log of a run."""

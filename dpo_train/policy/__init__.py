@@ -1,0 +1,1 @@
+"""The policy: loading, scoring, packing, attention, log-probabilities, FSDP, saving."""

@@ -1,0 +1,1 @@
+"""The promotion gate: paired comparison of a challenger with the champion."""

@@ -1,0 +1,1 @@
+"""Margin changes per slice of the held-out pairs, with intervals."""
