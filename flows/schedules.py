@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from dpo_data.schema import DataError
+from flows.cli.output import aside
 from flows.environment import prepare
-from flows.output import aside
 
 _START_SECONDS = 120  # a first start migrates its database
 
@@ -77,7 +77,7 @@ def deployments(recipe: Path, store: Path, cron: str) -> tuple[Any, Any]:
     """The refresh on its cron, and the training that its event starts, as Prefect deployments."""
     from prefect.events import DeploymentEventTrigger
 
-    from flows.served import refresh_on_schedule, train_on_publish
+    from flows.deployments import refresh_on_schedule, train_on_publish
 
     where = {"recipe": str(recipe), "store": str(store)}
     return (

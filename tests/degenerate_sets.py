@@ -16,9 +16,9 @@ from dpo_data.review import queues
 from dpo_data.review.app import app
 from dpo_data.review.results import findings
 from dpo_data.store import versions
+from flows.cli.text import diff_lines, refresh_lines, stats_lines, version_lines, what_if_lines
 from flows.recipe import Recipe
 from flows.refresh import RefreshSummary
-from flows.telling import diff_lines, refresh_lines, stats_lines, version_lines, what_if_lines
 
 Row = dict[str, Any]
 

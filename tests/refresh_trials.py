@@ -60,7 +60,7 @@ def recipe_file(path: Path, sources: Mapping[str, Path | str], kind: str = "inli
     return path
 
 
-def begin(recipe: Path, store: Path, program: Sequence[str] = ("-m", "flows.cli")) -> Process:
+def begin(recipe: Path, store: Path, program: Sequence[str] = ("-m", "flows.cli.app")) -> Process:
     """Start `dpo refresh` without Prefect."""
     command = [sys.executable, *program, "refresh", "--recipe", str(recipe), "--store", str(store), "--no-prefect"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)

@@ -14,7 +14,7 @@ from dpo_data import curate
 from dpo_data.analysis import diff
 from dpo_data.schema import DataError
 from dpo_data.store import versions
-from flows.telling import diff_lines, what_if_lines
+from flows.cli.text import diff_lines, what_if_lines
 
 
 def row(name: str, **more: object) -> Planted:

@@ -14,7 +14,7 @@ from dpo_data.measures.splits import SplitShares
 from dpo_data.store import versions
 from dpo_train.config import TrainConfig
 from dpo_train.train import train
-from flows.telling import pruning_lines
+from flows.cli.text import pruning_lines
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from dpo_data.curate import CurationConfig
 from dpo_data.measures.splits import SplitShares
 from dpo_data.store.versions import read_pointer
 from dpo_train.config import TrainConfig
+from flows.cli.text import retrain_lines
 from flows.recipe import Recipe, Source
 from flows.retrain import RetrainSummary, retrain
-from flows.telling import retrain_lines
 from flows.train import train
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"

@@ -25,7 +25,7 @@ CURATION = "curation: {tokenizer: null, embedding_model: null}\n"
 
 def dpo(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {**os.environ, "DPO_DEBUG": "", **environment}
-    command = [sys.executable, "-m", "flows.cli", *args]
+    command = [sys.executable, "-m", "flows.cli.app", *args]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=settings)
 
 
@@ -114,7 +114,16 @@ def test_the_page_of_a_schedule_finds_its_server_and_sigterm_ends_it(tmp_path: P
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "flows.cli", "serve", "--recipe", str(recipe), "--store", str(tmp_path / "store")]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli.app",
+        "serve",
+        "--recipe",
+        str(recipe),
+        "--store",
+        str(tmp_path / "store"),
+    ]
     log = tmp_path / "log"
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     with log.open("w") as stream:

@@ -16,9 +16,9 @@ from dpo_data.schema import DataError
 from dpo_data.store import batches
 from dpo_data.votes.agreement import AgreementLimits
 from flows import tables
+from flows.cli.text import refresh_lines
 from flows.recipe import Recipe, load, parse_overrides
 from flows.refresh import refresh
-from flows.telling import refresh_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "sample"
@@ -42,7 +42,7 @@ def refreshed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, A
 
 def dpo(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {**os.environ, "DPO_DEBUG": "", **environment}
-    command = [sys.executable, "-m", "flows.cli", *args]
+    command = [sys.executable, "-m", "flows.cli.app", *args]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=settings)
 
 

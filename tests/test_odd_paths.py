@@ -15,9 +15,9 @@ from refresh_trials import ROOT, SAMPLE
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
+from flows.cli.output import failure
 from flows.environment import prepare
-from flows.output import failure
 
 ODD = ["br[1]ack", "st*r", "wh?t", "open[", "quote's", "per%20cent #1"]
 
@@ -96,7 +96,7 @@ def test_a_limit_on_the_size_of_files_is_explained_and_the_rerun_is_whole(tmp_pa
         "executor": {"kind": "inline"},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "flows.cli", "refresh", "--recipe", str(tmp_path / "recipe.yaml")]
+    command = [sys.executable, "-m", "flows.cli.app", "refresh", "--recipe", str(tmp_path / "recipe.yaml")]
     command += ["--store", str(tmp_path / "store")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "DPO_DEBUG": ""}
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from dpo_data.analysis.sql import query
 from dpo_data.votes.agreement import AgreementLimits
 from dpo_train.report import page
-from flows.cli import app
+from flows.cli.app import app
 from flows.recipe import load
 from flows.refresh import refresh
 

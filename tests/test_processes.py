@@ -75,7 +75,7 @@ def test_two_processes_train_as_one_does(place: tuple[Path, Path], tmp_path: Pat
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"training": settings(model, 2).model_dump(mode="json", exclude_unset=True)}))
     asked = ["train", "--recipe", str(recipe), "--store", str(version.parents[1]), "--version", "tiny"]
-    said = json.loads(launched("-m", "flows.cli", *asked, "--no-prefect", "--json"))
+    said = json.loads(launched("-m", "flows.cli.app", *asked, "--no-prefect", "--json"))
     assert said["created"] and Path(said["report"]).is_file()
     same_course(tmp_path / "one", Path(said["path"]))
 
@@ -116,7 +116,7 @@ def test_an_adapter_learns_over_weights_in_shards(place: tuple[Path, Path], tmp_
 
 def test_a_launcher_is_refused_by_every_other_command() -> None:
     launcher = {"TORCHELASTIC_RUN_ID": "one", "WORLD_SIZE": "2", "RANK": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "flows.cli", "retrain"]
+    command = [sys.executable, "-m", "flows.cli.app", "retrain"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **launcher})
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "2 processes of `dpo retrain`, and only a training can be shared out" in done.stderr

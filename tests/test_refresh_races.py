@@ -15,15 +15,15 @@ from refresh_trials import SAMPLE, begin, begin_aimed, cut, fresh, kill_holder, 
 
 from dpo_data.ingest import staging
 from dpo_data.store import repair
+from flows.cli.text import refresh_lines
 from flows.recipe import load
 from flows.refresh import refresh
 from flows.steps import prefect_step
-from flows.telling import refresh_lines
 
 OTHERS = {"chats": SAMPLE / "chats.jsonl", "forum": SAMPLE / "forum.jsonl", "judged": SAMPLE / "judged.jsonl"}
 
 KINDS = ("inline", "processes")
-COUNTED = "from flows.cli import app\napp(standalone_mode=False)\nprint(seen, file=sys.stderr)"
+COUNTED = "from flows.cli.app import app\napp(standalone_mode=False)\nprint(seen, file=sys.stderr)"
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_refreshes_of_other_sources_at_once_end_in_one_version(tmp_path: Path, k
 
 def changes_of_a_refresh(tmp_path: Path, recipe: Path) -> int:
     """How many changes of files one refresh makes."""
-    counting = textwrap.dedent(refresh_trials.AIMED).replace("from flows.cli import main\nmain()", COUNTED)
+    counting = textwrap.dedent(refresh_trials.AIMED).replace("from flows.cli.app import main\nmain()", COUNTED)
     arguments = ["refresh", "--recipe", str(recipe), "--store", str(tmp_path / "counted"), "--no-prefect"]
     command = [sys.executable, "-c", counting, str(tmp_path / "counted"), "0", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=refresh_trials.ROOT)

@@ -17,7 +17,7 @@ from dpo_data.schema import DataError
 from dpo_data.store import versions
 from dpo_data.text import embeddings
 from dpo_data.votes.agreement import AgreementLimits
-from flows.cli import app
+from flows.cli.app import app
 from flows.schedules import awaited
 
 DAY = 86_400

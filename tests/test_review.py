@@ -341,14 +341,14 @@ def test_a_verdict_changes_the_decision_at_the_next_refresh_and_a_second_one_tur
 
 
 def dpo(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *args]
+    command = [sys.executable, "-m", "flows.cli.app", *args]
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=120)
 
 
 def test_the_command_serves_until_it_is_stopped_and_refuses_an_open_door(store: Path) -> None:
     refused = dpo("review", "--store", str(store), "--host", "0.0.0.0")
     assert refused.returncode == 1 and "needs --token" in refused.stderr and "Traceback" not in refused.stderr
-    command = [sys.executable, "-m", "flows.cli", "review", "--store", str(store), "--port", "0"]
+    command = [sys.executable, "-m", "flows.cli.app", "review", "--store", str(store), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as server:
         assert server.stdout is not None
         try:

@@ -17,8 +17,8 @@ from dpo_data.schema import DataError
 from dpo_train import claim
 from dpo_train.config import TrainError
 from dpo_train.train import train
-from flows import runs
-from flows.cli import app
+from flows.cli import runs
+from flows.cli.app import app
 from flows.train import train_once
 
 ROOT = Path(__file__).resolve().parents[1]

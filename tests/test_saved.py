@@ -234,7 +234,7 @@ def test_an_adapter_as_model_points_to_the_merged_folder(run_of_adapter: tuple[P
 
 def dpo(*args: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "DPO_DEBUG": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "flows.cli", *args]
+    command = [sys.executable, "-m", "flows.cli.app", *args]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 

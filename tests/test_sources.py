@@ -18,10 +18,10 @@ from dpo_data.measures import prompts
 from dpo_data.schema import DataError
 from dpo_data.store import batches, forgotten, readings, versions
 from dpo_data.votes import agreement
+from flows.cli.sources import batch_lines, departed_lines, reading_lines
+from flows.cli.text import refresh_lines
 from flows.recipe import load
 from flows.refresh import refresh
-from flows.sources import batch_lines, departed_lines, reading_lines
-from flows.telling import refresh_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 CURATION = {"tokenizer": None, "embedding_model": None}
@@ -402,7 +402,7 @@ def test_a_store_read_in_two_ways_says_so_where_nothing_is_kept(tmp_path: Path) 
 
 
 def dpo(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "flows.cli", *args], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run([sys.executable, "-m", "flows.cli.app", *args], capture_output=True, text=True, cwd=ROOT)
 
 
 def test_the_commands_list_forget_and_take_back(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from dpo_data.schema import DataError
 from dpo_data.store import versions
 from dpo_train.config import TrainError
 from dpo_train.plan import plan
+from flows.cli.text import refresh_lines
 from flows.refresh import RefreshSummary, refresh
-from flows.telling import refresh_lines
 from flows.train import train
 
 

@@ -24,7 +24,7 @@ from dpo_data.schema import DataError
 from dpo_data.store import batches, versions
 from dpo_data.votes.agreement import AgreementLimits
 from dpo_train.config import TrainError
-from flows.output import failure
+from flows.cli.output import failure
 
 CONFIG = config()
 

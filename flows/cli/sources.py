@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.options import STORE, Json, Store
-from flows.output import answer, columns
+from flows.cli.options import STORE, Json, Store
+from flows.cli.output import answer, columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.options import STORE, Json, Store
-from flows.output import answer, columns
+from flows.cli.options import STORE, Json, Store
+from flows.cli.output import answer, columns
 
 app = typer.Typer()
 

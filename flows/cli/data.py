@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flows.options import STORE, Json, Store
-from flows.output import answer, columns, say
+from flows.cli.options import STORE, Json, Store
+from flows.cli.output import answer, columns, say
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ def audit(
 ) -> None:
     """Where the audit page of a version lies, and its first screen in words."""
     from dpo_data.store.versions import open_version
-    from flows.telling import stats_lines
+    from flows.cli.text import stats_lines
 
     opened = open_version(store, version)
     page = opened.path / "audit.html"
@@ -58,8 +58,8 @@ def decide(
 ) -> None:
     """What other limits would keep and drop; reads no text and publishes nothing."""
     from dpo_data.analysis.diff import what_if
+    from flows.cli.text import what_if_lines
     from flows.recipe import parse_overrides
-    from flows.telling import what_if_lines
 
     changed = what_if(store, version, parse_overrides(sets))
     answer(changed, as_json, what_if_lines(changed))
@@ -74,7 +74,7 @@ def diff(
 ) -> None:
     """What entered, left, flipped or changed its split between two versions, and why."""
     from dpo_data.analysis.diff import diff as compare
-    from flows.telling import diff_lines
+    from flows.cli.text import diff_lines
 
     changed = compare(store, old, new)
     answer(changed, as_json, diff_lines(changed))
@@ -108,7 +108,7 @@ def review(
     as_json: Json = False,
 ) -> None:
     """Read comparisons blind in the browser; verdicts become votes at the next refresh."""
-    from flows.reviewing import finding_lines, serve
+    from flows.cli.review import finding_lines, serve
 
     if findings:
         from dpo_data.review.results import findings as found_by

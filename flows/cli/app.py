@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from dpo_data.text.escape import inert
-from flows import output, questions, runs, sources
+from flows.cli import data, output, runs, sources
+from flows.cli.options import STORE, Json, Store
+from flows.cli.output import answer, aside, columns, working
 from flows.environment import first_process, processes
-from flows.options import STORE, Json, Store
-from flows.output import answer, aside, columns, working
 
 app = typer.Typer(
     help="Raw comparisons to audited preference pairs, to a DPO-trained policy, to the slices that moved the margins.",
@@ -31,7 +31,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting:
 WithoutPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same stages without Prefect around them.")]
 
 RECIPE = Path("data/sample/recipe.yaml")
-app.add_typer(questions.app)
+app.add_typer(data.app)
 app.add_typer(runs.app)
 app.add_typer(sources.app)
 
@@ -57,7 +57,7 @@ def inspect(
     """What a file holds and what would become of it; writes nothing."""
     from dpo_data.ingest import paths
     from dpo_data.ingest.preview import inspect as look
-    from flows.telling import inspection_lines
+    from flows.cli.text import inspection_lines
 
     found = [asdict(look(file, format)) for file in paths.find(path, format=format)]
     answer({"files": found}, as_json, [line for file in found for line in inspection_lines(file)])
@@ -72,10 +72,10 @@ def refresh(
     as_json: Json = False,
 ) -> None:
     """Ingest what is new, measure it, decide, and publish a version."""
+    from flows.cli.text import refresh_lines
     from flows.recipe import load
     from flows.refresh import check_sources
     from flows.refresh import refresh as work
-    from flows.telling import refresh_lines
 
     loaded = load(recipe, sets or ())
     if not no_prefect:
@@ -98,8 +98,8 @@ def versions(
 ) -> None:
     """Every version with its date, rows, parent, size and the runs that used it; with --prune, remove old ones."""
     from dpo_data.analysis import retention
+    from flows.cli.text import pruning_lines, version_lines
     from flows.schedules import awaited
-    from flows.telling import pruning_lines, version_lines
 
     if yes and prune is None:
         raise typer.BadParameter("--yes goes with --prune KEEP")
@@ -123,8 +123,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train on a version and write the slice report; goes on where an interrupted run stopped."""
+    from flows.cli.text import plan_lines, train_lines
     from flows.recipe import load, train_config
-    from flows.telling import plan_lines, train_lines
     from flows.train import assist
     from flows.train import train as work
 
@@ -160,7 +160,7 @@ def report(
 ) -> None:
     """Write the slice report of a run anew and print its table; with --confirm, retrain without a slice first."""
     from dpo_train.report import page
-    from flows.telling import confirmed_lines, report_lines
+    from flows.cli.text import confirmed_lines, report_lines
     from flows.train import confirm_slice, find_run
 
     folder = find_run(store, run)
@@ -182,10 +182,10 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Refresh, train on what was published, report the slices, and decide about promotion."""
+    from flows.cli.text import retrain_lines
     from flows.recipe import load, train_config
     from flows.refresh import check_sources
     from flows.retrain import retrain as work
-    from flows.telling import retrain_lines
 
     loaded = load(recipe, sets or ())
     config = train_config(loaded, str(recipe))
