@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from browser import Browser, chromium, served
+from helpers.browser import Browser, chromium, served
 from PIL import Image
 
 from dpo_data.review.app import app

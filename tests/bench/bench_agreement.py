@@ -167,7 +167,7 @@ def published(_: int) -> dict[str, object]:
     if not DATA.is_dir():
         return {"skipped": "no published sets beside the project"}
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from published_votes import golds, tables
+    from helpers.published_votes import golds, tables
 
     by_record = {
         name: tables(DATA, name)[0].with_columns(comparison_id=pl.col("origin")) for name in ("ukpconvarg1", "squality")

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import tiny
 import torch
+from helpers import tiny
 from torch import Tensor
 
 from dpo_train.attribution.path_integral import closure

@@ -23,7 +23,7 @@ from dpo_data.votes.annotator_model import ReliabilityLimits
 from dpo_data.votes.dawid_skene import CodedVotes, Reliability, estimate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from published_votes import golds, tables
+from helpers.published_votes import golds, tables
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SETS = ("pandalm", "llmfao", "ukpconvarg1", "squality")

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from toy_confirm import accounted, confirm, moved, without
-from toy_policy import Pairs, kinds, train
+from helpers.toy_confirm import accounted, confirm, moved, without
+from helpers.toy_policy import Pairs, kinds, train
 
 from dpo_train.ablation.predictions import PREDICTORS, foretold
 from dpo_train.attribution.tables import redundant

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pyarrow as pa
 import torch
 from bench_confirm import MANY, MILD, SIZES, cut
-from toy_confirm import AXIS, BETA, EDGES, GROUPS, moved, without
-from toy_policy import Pairs, account, kinds, train
+from helpers.toy_confirm import AXIS, BETA, EDGES, GROUPS, moved, without
+from helpers.toy_policy import Pairs, account, kinds, train
 
 from dpo_train.attribution import tables as accounts
 from dpo_train.attribution.path_integral import Attributed, bucket_names

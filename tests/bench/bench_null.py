@@ -16,9 +16,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import synthetic_run
 import torch
-from toy_policy import account, planted, train
+from helpers import synthetic_run
+from helpers.toy_policy import account, planted, train
 
 from dpo_train.attribution.path_integral import cells
 from dpo_train.data.axes import label

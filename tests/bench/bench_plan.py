@@ -23,7 +23,7 @@ PUBLISHED = ROOT.parent / "shared" / "data" / "hh-rlhf-harmless" / "harmless-bas
 
 def make_version(folder: Path) -> Path:
     """48 pairs to train on and 16 to look at."""
-    import tiny
+    from helpers import tiny
 
     from dpo_data.formats import READERS
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from toy_policy import Pairs, account, planted, train
+from helpers.toy_policy import Pairs, account, planted, train
 
 from dpo_train.attribution.path_integral import bucket_names, cells
 from dpo_train.statistics import correlation, p_value, ranks

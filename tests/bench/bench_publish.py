@@ -59,7 +59,7 @@ def plant(store: Path, rows: int) -> pl.DataFrame:
     """A store of one batch and its undecided ledger, written in slices so that it needs little memory itself."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from planted_version import Planted, comparisons_of, ledger_of, votes_of
+    from helpers.planted_version import Planted, comparisons_of, ledger_of, votes_of
 
     from dpo_data import schema
 
@@ -100,7 +100,7 @@ def clock() -> tuple[float, float]:
 
 
 def measure(rows: int, store: Path) -> dict[str, float]:
-    from planted_version import FACTS, config
+    from helpers.planted_version import FACTS, config
 
     from dpo_data import curate
     from dpo_data.analysis import diff, explain, sql

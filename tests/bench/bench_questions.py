@@ -68,7 +68,7 @@ def write_audit(store: Path, folder: Path) -> None:
 
 def open_audit(folder: Path) -> None:
     """Until the page has loaded, and until its end can be seen and it answers."""
-    from browser import BINARY, chromium
+    from helpers.browser import BINARY, chromium
 
     if BINARY is None:
         print("  no Chromium here: the page was not opened")
@@ -132,7 +132,7 @@ def main() -> None:
         folder.mkdir()
         if not sys.argv[1:]:
             from bench_publish import plant
-            from planted_version import FACTS, config
+            from helpers.planted_version import FACTS, config
 
             from dpo_data import curate
             from dpo_data.store import versions

@@ -51,7 +51,7 @@ def launched(version: Path, run: Path, fsdp: bool) -> list[list[float]]:
 
 def compare(pairs: int, data: Path) -> None:
     import pyarrow.parquet as pq
-    import tiny
+    from helpers import tiny
     from trainers import harmless
 
     rows = harmless(data, pairs + 4)

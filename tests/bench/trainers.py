@@ -18,8 +18,8 @@ PER_STEP = 8
 def ours(folder: Path, options: argparse.Namespace) -> None:
     import accelerate  # noqa: F401  (imports are no part of an epoch, on neither side)
     import peft  # noqa: F401
-    import tiny
     import torch
+    from helpers import tiny
     from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
     from dpo_train import setup

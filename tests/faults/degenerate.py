@@ -9,7 +9,7 @@ from result import Result
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from degenerate_sets import CURATION, SETS, read_all, recipe_of, thumbs
+from helpers.degenerate_sets import CURATION, SETS, read_all, recipe_of, thumbs
 
 from dpo_data.schema import DataError
 from flows.refresh import refresh

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from result import Result
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import mangling
+from helpers import mangling
 
 from dpo_data.formats import READERS
 

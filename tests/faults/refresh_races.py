@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from refresh_trials import begin, cut, environment_of_workers, fresh, kill_holder, problems, recipe_file
+from helpers.refresh_trials import begin, cut, environment_of_workers, fresh, kill_holder, problems, recipe_file
 from result import Result
 
 

@@ -11,7 +11,7 @@ from result import Result
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tiny
+from helpers import tiny
 from test_saved import held_out, off, scored, settings
 from transformers import AutoModelForCausalLM
 

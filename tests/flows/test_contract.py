@@ -1,0 +1,63 @@
+"""The one place where both packages meet: what `dpo_data` publishes, `dpo_train` opens and keeps."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from helpers.sample_store import store_of
+from helpers.tiny import model_folder
+
+from dpo_data import curate
+from dpo_data.analysis import retention
+from dpo_data.curate import CurationConfig
+from dpo_data.measures.splits import SplitShares
+from dpo_data.store import versions
+from dpo_train.config import TrainConfig
+from dpo_train.train import train
+from flows.cli.text import pruning_lines
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> versions.Version:
+    store = store_of(tmp_path_factory.mktemp("store"), "chats.jsonl", "triples.json")
+    shares = SplitShares(train=0.6, validation=0.2, test=0.2)
+    config = CurationConfig(tokenizer=None, embedding_model=None, slices=("category",), splits=shares)
+    return versions.publish(store, curate.decide(curate.measure(store, config), config), config)
+
+
+@pytest.fixture(scope="module")
+def run(published: versions.Version, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    model = model_folder(folder / "model")
+    config = TrainConfig(model=str(model), use_cpu=True, max_steps=2, eval_steps=1, learning_rate=1e-3, report_to=())
+    train(config, published.path, folder / "run")
+    return folder / "run"
+
+
+def test_the_trainer_logs_every_published_validation_pair(published: versions.Version, run: Path) -> None:
+    expected = set(published.pairs("validation").select("pair_id").collect()["pair_id"])
+    logged = pl.read_parquet(run / "pair_log.parquet").filter(split="validation", step=0)
+    assert set(logged["pair_id"]) == expected
+    assert logged["margin"].abs().max() < 1e-4
+
+
+def test_the_columns_that_kept_a_pair_are_its_slices_in_the_run(published: versions.Version, run: Path) -> None:
+    metadata = pl.read_parquet(run / "pairs.parquet")
+    ledger = published.ledger().select("comparison_id", "agreement", "confidence", "source", "category").collect()
+    joined = metadata.join(ledger, left_on="pair_id", right_on="comparison_id", suffix="_ledger")
+    assert joined.height == metadata.height > 0
+    for name in ("agreement", "confidence", "source", "category"):
+        assert joined[name].equals(joined[f"{name}_ledger"], null_equal=True), name
+
+
+def test_pruning_names_every_cache_that_a_training_filled(published: versions.Version, run: Path) -> None:
+    store = published.path.parents[1]
+    found = retention.plan(store, 1)
+    assert {path.name for path in found.trainers} == {path.name for path in (store / "cache").iterdir()} - {"near"}
+    assert found.trainers_bytes > 0
+    [line] = [line for line in pruning_lines(found, removed=False) if "trainer's caches" in line]
+    assert all(str(path) in line for path in found.trainers)
+
+
+def test_the_run_knows_the_version_it_was_trained_on(published: versions.Version, run: Path) -> None:
+    assert published.id in (run / "summary.json").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Builders shared by the tests: planted versions, tiny models, hostile inputs, browsers."""
