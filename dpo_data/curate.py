@@ -7,11 +7,10 @@ and the length rebalance. Deciding again with other limits touches no text.
 
 import logging
 from pathlib import Path
-from typing import Self
 
 import polars as pl
-from pydantic import Field, PositiveInt, model_validator
 
+from dpo_data.config import CurationConfig
 from dpo_data.executor import Executor, Inline
 from dpo_data.measures import (
     contamination,
@@ -24,54 +23,16 @@ from dpo_data.measures import (
     similarity,
     splits,
 )
-from dpo_data.measures.contamination import ContaminationLimits
-from dpo_data.measures.cycles import CycleLimits
-from dpo_data.measures.duplicates import DuplicateLimits
-from dpo_data.measures.length_bias import LengthLimits
-from dpo_data.measures.lengths import SizeLimits
-from dpo_data.measures.prompts import PromptLimits
-from dpo_data.measures.similarity import SimilarityLimits
-from dpo_data.measures.splits import SplitShares
 from dpo_data.schema import LEDGER, DataError, check
-from dpo_data.settings import Settings
-from dpo_data.store import repair
 from dpo_data.store.batches import open_batches
-from dpo_data.text import edges, embeddings, features, semantic_neighbours, token_counts
+from dpo_data.text import edges, embeddings, features, repair, semantic_neighbours, token_counts
 from dpo_data.votes import agreement
-from dpo_data.votes.agreement import AgreementLimits
 
 logger = logging.getLogger(__name__)
 
 REASONS = pl.List(pl.String)
 _PAIRS = 8192  # proposed pairs verified together: about 60 MB of text
 DECIDED = ("duplicate_of", "group_rank", "split", "weight", "reasons")
-
-
-class CurationConfig(Settings):
-    """Every limit of every room, and what to measure. Recorded whole in each version's manifest."""
-
-    slices: tuple[str, ...] = ()  # attribute keys that become columns of the ledger and of the pairs
-    targets: dict[str, dict[str, PositiveInt]] = Field(default_factory=dict)  # kept pairs wanted: slice, value, pairs
-    tokenizer: str | None = "smollm2-135m-instruct"  # of the model to be trained; null: no token counts
-    # null: no embeddings; static:all-minilm-l6-v2: word pieces looked up, for groups in bulk (texts/static_table.py)
-    embedding_model: str | None = "all-minilm-l6-v2"
-    sizes: SizeLimits = SizeLimits()
-    agreement: AgreementLimits = AgreementLimits()
-    similarity: SimilarityLimits = SimilarityLimits()
-    duplicates: DuplicateLimits = DuplicateLimits()
-    prompts: PromptLimits = PromptLimits()
-    contamination: ContaminationLimits = ContaminationLimits()
-    cycles: CycleLimits = CycleLimits()
-    length_bias: LengthLimits = LengthLimits()
-    splits: SplitShares = SplitShares()
-
-    @model_validator(mode="after")
-    def _targets_are_of_slices(self) -> Self:
-        known = ("source", "language", *self.slices)
-        unknown = sorted(set(self.targets) - set(known))
-        if unknown:
-            raise ValueError(f"targets: no slice {', '.join(unknown)}; slices are {', '.join(known)}")
-        return self
 
 
 @repair.measuring

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from dpo_data.curate import CurationConfig
+from dpo_data.config import CurationConfig
 from dpo_data.executor import ExecutorSettings
 from dpo_data.release.checks import PublishGates
 from dpo_data.release.shards import ShardSettings

@@ -14,9 +14,11 @@ from dpo_data.analysis import sources
 from dpo_data.executor import Executor, start
 from dpo_data.formats import detect
 from dpo_data.ingest import paths
+from dpo_data.ingest.append import append_batch
+from dpo_data.publish import publish_version
 from dpo_data.review import verdicts
 from dpo_data.schema import DataError
-from dpo_data.store import batches, forgotten, lock, versions
+from dpo_data.store import forgotten, lock, versions
 from dpo_data.votes.agreement import REVIEWS
 from flows import tables
 from flows.cli.sources import contradicted_lines
@@ -98,7 +100,7 @@ def ingest(store: Path, source: Source, workers: Executor) -> dict[str, Any]:
     """Append those of the source's files that were not ingested before; its summary as plain counts."""
     found = paths.find(source.path, store / "cache" / "remote", source.format)
     how = (source.name, source.format, source.annotator_kind)
-    summary = batches.append(store, found, *how, columns=source.columns, mapper=workers.map)
+    summary = append_batch(store, found, *how, columns=source.columns, mapper=workers.map)
     return {**asdict(summary), "forgotten": source.name in forgotten.read(store).sources}
 
 
@@ -107,7 +109,7 @@ def curate_and_publish(store: Path, recipe: Recipe, workers: Executor) -> versio
     config = recipe.curation
     decided = curate.decide(curate.measure(store, config, workers), config)
     try:
-        return versions.publish(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
+        return publish_version(store, decided, config, shard_settings=recipe.shards, publish_gates=recipe.gates)
     except DataError as error:
         likely = contradicted_lines([asdict(row) for row in sources.contradicted(store, decided.lazy())], store)
         raise DataError("\n".join([str(error), *likely])) from error

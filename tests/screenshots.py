@@ -16,9 +16,9 @@ from pathlib import Path
 from helpers.browser import Browser, chromium, served
 from PIL import Image
 
+from dpo_data.analysis.forgetting import forget
 from dpo_data.review.app import app
 from dpo_data.store import versions
-from dpo_data.store.forgotten import forget
 from flows.recipe import load
 from flows.refresh import refresh
 

@@ -5,34 +5,20 @@ entered the kept rows, left them, was flipped (the other response is preferred n
 comparison can change twice (flipped and re-split), and then has two rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import ValidationError
 
-from dpo_data import curate
-from dpo_data.analysis import targets
 from dpo_data.ids import coin
-from dpo_data.measures import length_bias
 from dpo_data.release.shards import KEPT
-from dpo_data.schema import DataError
+from dpo_data.store.versions import open_version
 
-# Settings that act when texts and votes are measured: deciding again cannot show what they would change.
-MEASURING = (
-    *("slices", "tokenizer", "embedding_model", "agreement.reliability", "cycles.exact_responses"),
-    *("duplicates.jaccard", "duplicates.part_jaccard", "prompts.jaccard", "prompts.cosine", "prompts.max_semantic"),
-    *("contamination.benchmarks", "contamination.words"),
-)
 COMPARED = ("comparison_id", "source", "reasons", "preferred", "split", "votes_a", "votes_b", "prompt_group")
 """The columns of a ledger that are compared; none of a text."""
 SAMPLE = 20
-_OLDER = (
-    "Version {version} was decided by an older release; refresh first: `dpo refresh` publishes a version that can be "
-    "decided again."
-)
 
 KINDS = ("entered", "left", "flipped", "re_split")
 
@@ -46,76 +32,20 @@ class Changes:
     summary: dict[str, Any]
 
 
-def diff(store: Path, old: str, new: str = "current") -> dict[str, Any]:
+def compare_versions(store: Path, old: str, new: str = "current") -> dict[str, Any]:
     """What changed from version `old` to version `new` (ids, prefixes or "current"), by source and slice.
 
     The summary of `compare` with `old` and `new`, the ids, and `sample`, at most 20 changed rows a kind.
     """
-    from dpo_data.store.versions import open_version  # publishing writes a summary, so versions reads this module
-
     first, second = open_version(store, old), open_version(store, new)
     tables = [version.ledger().collect_schema().names() for version in (first, second)]
     slices = [name for name in second.manifest["config"]["slices"] if all(name in names for names in tables)]
     before, after = (version.ledger().select(*COMPARED, *slices).collect() for version in (first, second))
-    found = compare(before, after, ("source", *slices))
-    return {"old": first.id, "new": second.id, **found.summary, "sample": _sample(found.rows)}
+    found = compare_ledgers(before, after, ("source", *slices))
+    return {"old": first.id, "new": second.id, **found.summary, "sample": sample_changes(found.rows)}
 
 
-def what_if(store: Path, version: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Decide a published ledger again under other limits, given as dotted names of CurationConfig. Reads no text.
-
-    The summary of `compare` with `version`, `overrides`, `length_bias` (as it would be) and `length_bias_before`,
-    `targets` (the slices against them, as they would be), and `sample`, at most 20 changed rows a kind. Raises
-    `DataError` for a name that does not exist, a value out of range, and a setting that acts on measuring.
-    """
-    from dpo_data.store.versions import open_version
-
-    opened = open_version(store, version)
-    _check_release(opened.id, opened.manifest["config"])
-    config = _overridden(opened.manifest["config"], overrides)
-    before = opened.ledger().collect()
-    try:
-        after = curate.decide(before.drop(curate.DECIDED, strict=False), config)
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise DataError(f"{_OLDER.format(version=opened.id)} (its ledger lacks a column: {error})") from None
-    by = ("source", *(name for name in config.slices if name in after.columns))
-    found = compare(before, after, by)
-    bias = length_bias.bias(after.filter(KEPT), by, weight="weight").to_dicts()
-    return {
-        "version": opened.id,
-        "overrides": dict(overrides),
-        **found.summary,
-        "length_bias_before": opened.stats["length_bias"]["after"],
-        "length_bias": bias,
-        "targets": targets.against(after.with_columns(kept=KEPT), config.targets),
-        "sample": _sample(found.rows),
-    }
-
-
-def _check_release(version: str, config: Mapping[str, Any]) -> None:
-    """Raise `DataError` where this release cannot read the version's own settings: the user's are not to blame."""
-    try:
-        curate.CurationConfig.model_validate(config)
-    except ValidationError as error:
-        names = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-        raise DataError(f"{_OLDER.format(version=version)} (settings that differ: {names})") from None
-
-
-def _overridden(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> curate.CurationConfig:
-    for name in overrides:
-        if any(name == setting or name.startswith(f"{setting}.") for setting in MEASURING):
-            raise DataError(
-                f"{name} acts when texts and votes are measured, so deciding again cannot show its effect. "
-                "Change it in the recipe and refresh: the old version stays."
-            )
-    try:
-        return curate.CurationConfig.model_validate(merged(config, overrides))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise DataError(f"what-if: {problems}. Known names and their defaults: `dpo settings`.") from None
-
-
-def _sample(rows: pl.DataFrame) -> list[dict[str, Any]]:
+def sample_changes(rows: pl.DataFrame) -> list[dict[str, Any]]:
     """At most SAMPLE rows of each kind of change, chosen by the coin of their id."""
     chosen = []
     for kind in KINDS:
@@ -125,7 +55,7 @@ def _sample(rows: pl.DataFrame) -> list[dict[str, Any]]:
     return chosen
 
 
-def compare(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str] = ("source",)) -> Changes:
+def compare_ledgers(before: pl.DataFrame, after: pl.DataFrame, by: Sequence[str] = ("source",)) -> Changes:
     """Compare two decided ledgers (schema.LEDGER); `by` names the columns of `after` to count the changes by."""
     both = _side_by_side(before, after, by)
     kept_before, kept_after = pl.col("kept_before"), pl.col("kept_after")
@@ -269,17 +199,3 @@ def _by(rows: pl.DataFrame, both: pl.DataFrame, name: str) -> list[dict[str, Any
     table = kept.join(changed, on="value", how="left").with_columns(pl.col(*KINDS).fill_null(0)).sort("value")
     shown = table.filter(pl.sum_horizontal("kept_before", "kept", *KINDS) > 0)
     return [{"slice": name, **row} for row in shown.select("value", *KINDS, "kept_before", "kept").to_dicts()]
-
-
-def merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with overrides, whose names are dotted (`agreement.min_agreement`)."""
-    result = {key: merged(value, {}) if isinstance(value, Mapping) else value for key, value in settings.items()}
-    for name, value in overrides.items():
-        *parents, last = name.split(".")
-        target = result
-        for parent in parents:
-            inner = target.get(parent)
-            target[parent] = inner if isinstance(inner, dict) else {}
-            target = target[parent]
-        target[last] = value
-    return result

@@ -7,7 +7,7 @@ import polars as pl
 
 from dpo_data.analysis import thresholds
 from dpo_data.analysis.stats import reject_counts
-from dpo_data.curate import CurationConfig
+from dpo_data.config import CurationConfig
 from dpo_data.formats.ab_table import unknown_winner
 from dpo_data.store.atomic import read_json
 from dpo_data.store.batches import MANIFEST, Batches

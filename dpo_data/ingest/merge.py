@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from dpo_data.ingest import thumb_pairs
 from dpo_data.ingest.convert import PART_ITEMS, REJECTED, THUMBED, VOTED, Job, Part, Texts, Written
-from dpo_data.schema import COMPARISONS, REJECTS, THUMBS, VOTES, empty
+from dpo_data.schema import COMPARISONS, empty
+from dpo_data.store.batches import TABLES, merge_attributes
 
-TABLES = {"comparisons": COMPARISONS, "votes": VOTES, "thumbs": THUMBS, "rejects": REJECTS}
 FATES = {"voted": VOTED, "thumbs": THUMBED, "rejected": REJECTED}
 MODULUS = 2**128
 
@@ -173,16 +173,3 @@ class Seen:
             rewritten.write(joined.with_columns(attributes=pl.coalesce("merged", "attributes")))
         rewritten.close()
         rewritten.path.replace(path)
-
-
-def merge_attributes(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """comparison_id and the distinct attributes of all its rows, sorted by key and value."""
-    fields = pl.col("attributes").struct
-    return (
-        frame.explode("attributes")
-        .drop_nulls("attributes")
-        .unique()
-        .sort("comparison_id", fields.field("key"), fields.field("value"))
-        .group_by("comparison_id", maintain_order=True)
-        .agg("attributes")
-    )

@@ -17,8 +17,7 @@ from typing import IO
 
 import pyarrow.parquet as pq
 
-from dpo_data.formats import parquet
-from dpo_data.reading import decoding, json_arrays, streams
+from dpo_data.reading import decoding, json_arrays, parquet, streams
 from dpo_data.reading.decoding import SHOWN_BYTES, Row, clipped, decode, names, oversized
 from dpo_data.reading.streams import BLOCK_BYTES, BOM, Piece, Stamp, lines, opened
 from dpo_data.schema import DataError

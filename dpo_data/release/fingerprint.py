@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from dpo_data import schema
-from dpo_data.curate import CurationConfig
+from dpo_data.config import CurationConfig
 from dpo_data.measures import contamination, duplicates, prompts, similarity
 from dpo_data.store.batches import Batches
 from dpo_data.text import embeddings, features, semantic_neighbours, token_counts

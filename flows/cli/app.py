@@ -216,7 +216,7 @@ def settings(as_json: Json = False) -> None:
     """Every setting of a recipe with its default."""
     import yaml
 
-    from dpo_data.curate import CurationConfig
+    from dpo_data.config import CurationConfig
     from dpo_train.config import TrainConfig
 
     known = {"curation": CurationConfig().model_dump(mode="json"), "training": TrainConfig().model_dump(mode="json")}

@@ -57,11 +57,11 @@ def decide(
     as_json: Json = False,
 ) -> None:
     """What other limits would keep and drop; reads no text and publishes nothing."""
-    from dpo_data.analysis.diff import what_if
+    from dpo_data.analysis.what_if import decide_again
     from flows.cli.text import what_if_lines
     from flows.recipe import parse_overrides
 
-    changed = what_if(store, version, parse_overrides(sets))
+    changed = decide_again(store, version, parse_overrides(sets))
     answer(changed, as_json, what_if_lines(changed))
 
 
@@ -73,7 +73,7 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What entered, left, flipped or changed its split between two versions, and why."""
-    from dpo_data.analysis.diff import diff as compare
+    from dpo_data.analysis.diff import compare_versions as compare
     from flows.cli.text import diff_lines
 
     changed = compare(store, old, new)

@@ -13,8 +13,8 @@ from flows.cli.output import answer, columns
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dpo_data.analysis.forgetting import Change
     from dpo_data.analysis.sources import BatchRow
-    from dpo_data.store.forgotten import Change
 
 app = typer.Typer()
 
@@ -49,7 +49,7 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Take a source, a batch, an annotator or a comparison out of every future version, or with --undo back in."""
-    from dpo_data.store.forgotten import forget as leave_out
+    from dpo_data.analysis.forgetting import forget as leave_out
 
     given = {"source": source, "batch": batch, "annotator": annotator, "comparison": comparison}
     if sum(name is not None for name in given.values()) != 1:

@@ -23,6 +23,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from dpo_data.config import CurationConfig
+from dpo_data.ingest.append import append_batch
+from dpo_data.publish import publish_version
+
 SEED = 20261121
 VOCABULARY = 40_000
 BAR_SECONDS, BAR_GIGABYTES, BAR_EXPONENT, BAR_DECIDE = 480, 6.0, 1.1, 3.0  # at a million comparisons
@@ -73,7 +77,6 @@ def run(count: int, folder: Path, kind: str) -> dict[str, float]:
     """Seconds per stage and peak memory of one size."""
     from dpo_data import curate
     from dpo_data.executor import ExecutorSettings, start
-    from dpo_data.store import batches, versions
     from dpo_data.votes.agreement import AgreementLimits
 
     raw, store = folder / f"raw-{count}.jsonl", folder / f"store-{count}-{kind}"
@@ -87,10 +90,10 @@ def run(count: int, folder: Path, kind: str) -> dict[str, float]:
         seconds[f"{stage} peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         begun = time.perf_counter()
 
-    config = curate.CurationConfig(tokenizer=None, embedding_model=None)
+    config = CurationConfig(tokenizer=None, embedding_model=None)
     with start(ExecutorSettings.model_validate({"kind": kind}), store) as workers:
         lap("start")
-        batches.append(store, [raw], "generated", "pandalm", mapper=workers.map)
+        append_batch(store, [raw], "generated", "pandalm", mapper=workers.map)
         lap("append")
         curate.measure_texts(store, config, workers)
         lap("measure texts")
@@ -101,7 +104,7 @@ def run(count: int, folder: Path, kind: str) -> dict[str, float]:
     curate.decide(ledger, config.model_copy(update={"agreement": AgreementLimits(min_agreement=0.7)}))
     lap("decide again")
     del ledger  # a refresh does not hold it either
-    version = versions.publish(store, decided, config)
+    version = publish_version(store, decided, config)
     lap("publish")
     peaks = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -19,7 +19,9 @@ import polars as pl
 from scipy.stats import spearmanr
 
 from dpo_data import curate
+from dpo_data.config import CurationConfig
 from dpo_data.ingest import paths
+from dpo_data.ingest.append import append_batch
 from dpo_data.measures import similarity
 from dpo_data.store import batches
 from dpo_data.text import embeddings, static_embeddings
@@ -63,9 +65,7 @@ def agreement(full: pl.DataFrame, static: pl.DataFrame) -> list[str]:
     return lines
 
 
-def decisions(
-    full: pl.DataFrame, static: pl.DataFrame, words: pl.DataFrame, config: curate.CurationConfig
-) -> list[str]:
+def decisions(full: pl.DataFrame, static: pl.DataFrame, words: pl.DataFrame, config: CurationConfig) -> list[str]:
     """Rows dropped for likeness by either, rows kept by one alone, and prompts grouped by either."""
     lines, frames = [], [curate.decide(frame, config) for frame in (full, static)]
     alike = [frame["reasons"].list.contains("responses_too_similar") for frame in frames]
@@ -118,7 +118,7 @@ def main() -> None:
             kept = store / "cache" / "static" / embeddings.fingerprint(STATIC)  # where the store looks for it
             static_embeddings.write(table, kept)
             encoders = {model: embeddings.Encoder(model, kept if model == STATIC else None) for model in MODELS}
-            batches.append(store, paths.find(str(DATA / name)), "published")
+            append_batch(store, paths.find(str(DATA / name)), "published")
             texts = texts_of(store)
             length = texts.str.len_chars().mean()
             print(f"\n{name}: {len(texts)} texts of {length:.0f} characters on average")

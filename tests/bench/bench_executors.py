@@ -21,6 +21,10 @@ from pathlib import Path
 
 import polars as pl
 
+from dpo_data.config import CurationConfig
+from dpo_data.ingest.append import append_batch
+from dpo_data.publish import publish_version
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 PORT = 26379
@@ -31,17 +35,16 @@ def publish(raw: Path, store: Path, settings: dict[str, object], strike: int | N
     """Version id, a hash of its files, seconds until it was measured. `strike`: a process to kill meanwhile."""
     from dpo_data import curate
     from dpo_data.executor import ExecutorSettings, start
-    from dpo_data.store import batches, versions
 
-    config = curate.CurationConfig(tokenizer=None, embedding_model=None)
+    config = CurationConfig(tokenizer=None, embedding_model=None)
     begun = time.perf_counter()
     with start(ExecutorSettings.model_validate(settings), store) as workers:
-        batches.append(store, [raw], "generated", "pandalm", mapper=workers.map)
+        append_batch(store, [raw], "generated", "pandalm", mapper=workers.map)
         if strike is not None:
             threading.Timer(2, os.kill, (strike, signal.SIGKILL)).start()
         ledger = curate.measure(store, config, workers)
     seconds = time.perf_counter() - begun
-    version = versions.publish(store, curate.decide(ledger, config), config)
+    version = publish_version(store, curate.decide(ledger, config), config)
     hashes = "".join(entry["sha256"] for entry in version.manifest["files"])
     return version.id, sha256(hashes.encode()).hexdigest()[:16], seconds
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import orjson
 
-from dpo_data.store.batches import append, open_batches
+from dpo_data.ingest.append import append_batch
+from dpo_data.store.batches import open_batches
 
 WORDS = [
     f"{a}{b}{c}" for a in ("ba", "do", "ki", "lu", "me", "ro", "su") for b in "nrstlm" for c in ("a", "ek", "io", "un")
@@ -83,9 +84,9 @@ def main() -> None:
         started, spent = time.perf_counter(), cpu_seconds()
         if processes > 1:
             with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-                found = append(folder / "store", [raw], "bench", mapper=pool.map)
+                found = append_batch(folder / "store", [raw], "bench", mapper=pool.map)
         else:
-            found = append(folder / "store", [raw], "bench")
+            found = append_batch(folder / "store", [raw], "bench")
         seconds = time.perf_counter() - started
         assert (found.comparisons, found.votes) == (comparisons, comparisons * VOTES)
         size = sum(path.stat().st_size for path in (folder / "store").rglob("*.parquet"))
@@ -93,7 +94,7 @@ def main() -> None:
         print(f"append, {processes} processes: {seconds:.1f} s, {speed}")
         print(f"peak memory {peak_mib():,.0f} MiB (this process + the largest child), batch {size / 2**30:.2f} GiB")
         started = time.perf_counter()
-        assert append(folder / "store", [raw], "bench").batch is None
+        assert append_batch(folder / "store", [raw], "bench").batch is None
         print(f"the same file again, a no-op: {time.perf_counter() - started:.1f} s")
         print(f"store digest {open_batches(folder / 'store').digest}")
     finally:

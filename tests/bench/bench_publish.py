@@ -19,6 +19,9 @@ from pathlib import Path
 
 import polars as pl
 
+from dpo_data.analysis.what_if import decide_again
+from dpo_data.publish import publish_version
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 WORDS = [
@@ -103,8 +106,7 @@ def measure(rows: int, store: Path) -> dict[str, float]:
     from helpers.planted_version import FACTS, config
 
     from dpo_data import curate
-    from dpo_data.analysis import diff, explain, sql
-    from dpo_data.store import versions
+    from dpo_data.analysis import explain, sql
 
     facts = pl.read_parquet(store / "facts.parquet")
     settings = config()
@@ -119,15 +121,15 @@ def measure(rows: int, store: Path) -> dict[str, float]:
     decided = curate.decide(facts.drop("split", "weight", "reasons", "duplicate_of").with_columns(FACTS), settings)
     timing("decide", start)
     start = clock()
-    version = versions.publish(store, decided, settings)
+    version = publish_version(store, decided, settings)
     timing("publish", start)
     timed["publish_peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     start = clock()
-    again = versions.publish(store, decided, settings)
+    again = publish_version(store, decided, settings)
     timing("publish_again", start)
     assert not again.created
     start = clock()
-    found = diff.what_if(store, "current", {"agreement.min_agreement": 0.7})
+    found = decide_again(store, "current", {"agreement.min_agreement": 0.7})
     timing("what_if", start)
     timed["what_if_left"] = found["left"]
     start = clock()

@@ -21,6 +21,10 @@ from pathlib import Path
 
 import polars as pl
 
+from dpo_data.analysis.what_if import decide_again
+from dpo_data.config import CurationConfig
+from dpo_data.publish import publish_version
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 BAR_AUDIT, BAR_PAGE = 60, 3  # seconds and MB at a million comparisons
@@ -49,7 +53,7 @@ def write_audit(store: Path, folder: Path) -> None:
     from dpo_data.votes.annotators import annotators
 
     version = versions.open_version(store)
-    config = curate.CurationConfig.model_validate(version.manifest["config"])
+    config = CurationConfig.model_validate(version.manifest["config"])
     opened = batches.open_batches(store)
     ledger = curate.decide(version.ledger().collect().drop(curate.DECIDED, strict=False), config)
     with timed("audit"):
@@ -91,9 +95,9 @@ def ask(store: Path) -> None:
     version = versions.open_version(store)
     ids = version.ledger().select("comparison_id").collect()["comparison_id"]
     with timed("dpo decide, one limit"):
-        diff.what_if(store, "current", {"agreement.min_agreement": 0.7})
+        decide_again(store, "current", {"agreement.min_agreement": 0.7})
     with timed("dpo diff, a version with itself"):
-        diff.diff(store, "current", "current")
+        diff.compare_versions(store, "current", "current")
     with timed("dpo explain, by id"):
         story = explain.explain(store, ids[len(ids) // 2])
     text = max(story["response_a"], story["response_b"], key=len)
@@ -135,10 +139,9 @@ def main() -> None:
             from helpers.planted_version import FACTS, config
 
             from dpo_data import curate
-            from dpo_data.store import versions
 
             facts = plant(store, _ROWS).drop(*curate.DECIDED).with_columns(FACTS)
-            versions.publish(store, curate.decide(facts, config()), config())
+            publish_version(store, curate.decide(facts, config()), config())
         write_audit(store, folder)
         open_audit(folder)
         ask(store)

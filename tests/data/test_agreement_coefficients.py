@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dpo_data.store.batches import append, open_batches
+from dpo_data.ingest.append import append_batch
+from dpo_data.store.batches import open_batches
 from dpo_data.votes import agreement_coefficients as co
 
 LAW = settings(deadline=None, derandomize=True)
@@ -148,7 +149,7 @@ def test_the_store_gives_the_published_figures_too(name: str, real_data: Path, t
     """Read, hashed, sides sorted and stored: the side-symmetric figures by record do not move."""
     truth = json.loads((real_data / "facts.json").read_text())[REAL[name]]["agreement"]
     folder, pattern = FILES[name]
-    append(tmp_path, sorted((real_data / folder).glob(pattern)), name)
+    append_batch(tmp_path, sorted((real_data / folder).glob(pattern)), name)
     table = co.counts(open_batches(tmp_path).votes().collect(), ["origin", "comparison_id"])
     assert len(table) == truth["items"]
     assert co.raw_agreement(table) == pytest.approx(truth["raw_agreement"], abs=1e-4)

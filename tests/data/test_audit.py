@@ -13,12 +13,13 @@ from helpers.hostile import NAMES, TEXTS, hostile_rows
 from helpers.planted_version import FACTS, Planted, config, ledger_of, many, plant_store
 
 from dpo_data import curate
-from dpo_data.analysis.diff import what_if
 from dpo_data.analysis.sql import query
+from dpo_data.analysis.what_if import decide_again
 from dpo_data.audit import page, wording
 from dpo_data.audit.summary import answers
 from dpo_data.audit.text_diff import pieces
-from dpo_data.curate import CurationConfig
+from dpo_data.config import CurationConfig
+from dpo_data.publish import publish_version
 from dpo_data.review import queues
 from dpo_data.store import versions
 from dpo_data.text.escape import short, visible
@@ -26,7 +27,7 @@ from dpo_data.text.escape import short, visible
 
 def publish(store: Path, rows: list[Planted], **more: Any) -> versions.Version:
     plant_store(store, rows, **more)
-    return versions.publish(store, ledger_of(rows), config())
+    return publish_version(store, ledger_of(rows), config())
 
 
 def some() -> list[Planted]:
@@ -109,7 +110,7 @@ def test_a_version_after_another_tells_what_changed(tmp_path: Path) -> None:
 
 def _again(store: Path, rows: list[Planted]) -> versions.Version:
     plant_store(store, rows[20:], batch="0002-later")
-    return versions.publish(store, ledger_of(rows), config())
+    return publish_version(store, ledger_of(rows), config())
 
 
 def test_markup_of_the_data_is_text_of_the_page(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_the_sets_of_reasons_add_up_to_the_dropped_rows_and_the_rebalance_is_sil
 def test_a_slice_that_is_short_of_its_target_needs_a_human(tmp_path: Path) -> None:
     plant_store(tmp_path, some())
     wanted = {"category": {"math": 4, "chat": 40, "poems": 9}}
-    version = versions.publish(tmp_path, ledger_of(some()), config(targets=wanted))
+    version = publish_version(tmp_path, ledger_of(some()), config(targets=wanted))
     told = [task for task in wording.tasks(version.stats) if "pairs wanted" in task.sentence]
     assert [task.sentence for task in told] == [
         "category poems holds 0 of 9 pairs wanted, 9 short: only 0 comparisons came in, so collect more.",
@@ -201,7 +202,7 @@ def test_a_slice_that_is_short_of_its_target_needs_a_human(tmp_path: Path) -> No
     assert len(query(tmp_path, shlex.split(told[1].command)[2])) == 5
     assert "Against the targets of the recipe" in (version.path / "audit.html").read_text("utf-8")
     # Deciding again finds no tie in these votes, so math has its pairs; a target can be tried like a limit.
-    again = what_if(tmp_path, "current", {"targets.category.chat": 50})
+    again = decide_again(tmp_path, "current", {"targets.category.chat": 50})
     assert {row["value"]: row["short"] for row in again["targets"]} == {"chat": 10, "poems": 9, "math": 0}
 
 
@@ -221,7 +222,7 @@ def test_a_twin_that_says_the_opposite_needs_a_human(tmp_path: Path) -> None:
     against = pl.when(pl.col("comparison_id").is_in([row.id for row in rows[10:]])).then(3).cast(pl.UInt32)
     ledger = ledger_of(rows).drop(curate.DECIDED).with_columns(FACTS)
     decided = curate.decide(ledger.with_columns(twin_votes_against=against, twin_votes_for=against), config())
-    version = versions.publish(tmp_path, decided, config())
+    version = publish_version(tmp_path, decided, config())
     [task] = [task for task in wording.tasks(version.stats) if "near twin" in task.sentence]
     assert task.sentence.startswith("2 comparisons with a near twin that prefers the other side")
     found = {row["comparison_id"] for row in query(tmp_path, shlex.split(task.command)[2])}

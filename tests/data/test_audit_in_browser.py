@@ -8,7 +8,7 @@ from helpers.browser import WIDER_THAN_THE_WINDOW, Browser, chromium
 from helpers.hostile import hostile_rows
 from helpers.planted_version import config, ledger_of, many, plant_store
 
-from dpo_data.store import versions
+from dpo_data.publish import publish_version
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("hostile") / "store"
     rows = [*hostile_rows(), *many(20)]
     plant_store(store, rows)
-    return versions.publish(store, ledger_of(rows), config()).path / "audit.html"
+    return publish_version(store, ledger_of(rows), config()).path / "audit.html"
 
 
 def test_a_page_that_does_run_ask_and_break_a_policy_is_heard_to(browser: Browser, tmp_path: Path) -> None:

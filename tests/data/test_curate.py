@@ -7,10 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dpo_data.curate import CurationConfig, decide, measure, measure_texts
+from dpo_data.config import CurationConfig
+from dpo_data.curate import decide, measure, measure_texts
+from dpo_data.ingest.append import append_batch
 from dpo_data.measures.contamination import ContaminationLimits
 from dpo_data.schema import LEDGER, DataError
-from dpo_data.store import batches
 
 
 def planted(**columns: list[object]) -> pl.DataFrame:
@@ -89,7 +90,7 @@ def raw(path: Path, records: list[dict[str, str]]) -> Path:
 
 def test_a_store_is_measured_and_decided(tmp_path: Path) -> None:
     records = [record(number, "a", name) for number in range(6) for name in ("ann", "bob", "cid")]
-    batches.append(tmp_path, [raw(tmp_path / "one.jsonl", records)], "one")
+    append_batch(tmp_path, [raw(tmp_path / "one.jsonl", records)], "one")
     ledger = measure(tmp_path, BARE)
     assert len(ledger) == 6
     assert ledger["comparison_id"].is_sorted()
@@ -113,15 +114,15 @@ def test_neither_the_order_of_records_nor_of_batches_changes_the_ledger(tmp_path
         store = tmp_path / name
         for number, part in enumerate(order):
             store.mkdir(exist_ok=True)
-            batches.append(store, [raw(store / f"{number}.jsonl", part)], "one")
+            append_batch(store, [raw(store / f"{number}.jsonl", part)], "one")
         ledgers.append(decide(measure(store, BARE), BARE))
     assert ledgers[0].equals(ledgers[1])
 
 
 def test_a_second_batch_is_all_that_is_read(tmp_path: Path) -> None:
-    batches.append(tmp_path, [raw(tmp_path / "1.jsonl", [record(number, "a", "ann") for number in range(5)])], "one")
+    append_batch(tmp_path, [raw(tmp_path / "1.jsonl", [record(number, "a", "ann") for number in range(5)])], "one")
     assert measure_texts(tmp_path, BARE)["comparisons"] == 5
-    batches.append(tmp_path, [raw(tmp_path / "2.jsonl", [record(number, "b", "bob") for number in range(3, 7)])], "one")
+    append_batch(tmp_path, [raw(tmp_path / "2.jsonl", [record(number, "b", "bob") for number in range(3, 7)])], "one")
     assert measure_texts(tmp_path, BARE)["comparisons"] == 4
     assert measure_texts(tmp_path, BARE) == {
         "batches": 0,
@@ -137,8 +138,8 @@ def test_a_second_batch_is_all_that_is_read(tmp_path: Path) -> None:
 def test_near_twins_are_found_across_batches_and_once_verified_not_read_again(tmp_path: Path) -> None:
     long = record(1, "a", "ann") | {"response_a": " ".join(f"word{n}" for n in range(40))}
     near = long | {"response_a": long["response_a"] + " indeed", "annotator": "bob"}
-    batches.append(tmp_path, [raw(tmp_path / "1.jsonl", [long])], "one")
-    batches.append(tmp_path, [raw(tmp_path / "2.jsonl", [near])], "one")
+    append_batch(tmp_path, [raw(tmp_path / "1.jsonl", [long])], "one")
+    append_batch(tmp_path, [raw(tmp_path / "2.jsonl", [near])], "one")
     decided = decide(measure(tmp_path, BARE), BARE)
     assert sorted(decided["reasons"].to_list()) == [[], ["near_duplicate"]]
     edges = tmp_path / "cache" / "near" / "comparisons.parquet"
@@ -148,7 +149,7 @@ def test_near_twins_are_found_across_batches_and_once_verified_not_read_again(tm
 
 
 def test_a_benchmark_item_in_a_prompt_is_contamination(tmp_path: Path) -> None:
-    batches.append(tmp_path, [raw(tmp_path / "1.jsonl", [record(number, "a", "ann") for number in range(3)])], "one")
+    append_batch(tmp_path, [raw(tmp_path / "1.jsonl", [record(number, "a", "ann") for number in range(3)])], "one")
     (tmp_path / "bench.txt").write_text("Question 1: what is the matter with topic 1?\n")
     config = BARE.model_copy(update={"contamination": ContaminationLimits(benchmarks=(str(tmp_path / "bench.txt"),))})
     decided = decide(measure(tmp_path, config), config)
@@ -162,14 +163,14 @@ def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_slice_that_is_a_column_already_is_refused(tmp_path: Path) -> None:
-    batches.append(tmp_path, [raw(tmp_path / "1.jsonl", [record(1, "a", "ann")])], "one")
+    append_batch(tmp_path, [raw(tmp_path / "1.jsonl", [record(1, "a", "ann")])], "one")
     with pytest.raises(DataError, match="source is a column"):
         measure(tmp_path, BARE.model_copy(update={"slices": ("source",)}))
 
 
 @pytest.mark.real
 def test_the_published_pandalm_set_is_decided(real_data: Path, tmp_path: Path) -> None:
-    batches.append(tmp_path, [real_data / "pandalm" / "testset-v1.json"], "pandalm")
+    append_batch(tmp_path, [real_data / "pandalm" / "testset-v1.json"], "pandalm")
     decided = decide(measure(tmp_path, BARE), BARE)
     counts = dict(decided["reasons"].explode().drop_nulls().value_counts().iter_rows())
     print(f"{len(decided)} comparisons, kept {int((decided['reasons'].list.len() == 0).sum())}: {counts}")

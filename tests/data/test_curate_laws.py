@@ -6,7 +6,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_data.curate import CurationConfig, decide
+from dpo_data.config import CurationConfig
+from dpo_data.curate import decide
 from dpo_data.ids import text_hash
 from dpo_data.measures import duplicates
 from dpo_data.measures.duplicates import DuplicateLimits

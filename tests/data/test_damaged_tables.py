@@ -12,6 +12,7 @@ from helpers.refresh_trials import SAMPLE, recipe_file, sealed
 from helpers.sample_store import embed_by_chance, store_of
 
 from dpo_data import curate
+from dpo_data.config import CurationConfig
 from dpo_data.text import blocks, edges, embeddings, features, stamps
 from flows.recipe import load
 from flows.refresh import refresh
@@ -91,7 +92,7 @@ def test_a_damaged_block_of_a_table_that_is_not_finished_is_made_again(whole: tu
 
 @pytest.mark.parametrize("damage", [cut, empty, spoil_the_pages])
 def test_damaged_vectors_and_cosines_are_made_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    config = curate.CurationConfig(tokenizer=None)
+    config = CurationConfig(tokenizer=None)
     store = embed_by_chance(store_of(tmp_path, "judged.jsonl"))
     expected = curate.measure(store, config)
     for pattern in ("batches/*/similarity-*.parquet", "cache/near/topics-*.parquet"):
@@ -107,7 +108,7 @@ def test_damaged_vectors_and_cosines_are_made_again(tmp_path: Path, damage: Call
 
 
 def test_vectors_of_another_width_do_not_end_a_refresh(tmp_path: Path) -> None:
-    config = curate.CurationConfig(tokenizer=None)
+    config = CurationConfig(tokenizer=None)
     store = embed_by_chance(store_of(tmp_path, "judged.jsonl"))
     expected = curate.measure(store, config)
     [shard] = (store / "cache" / "embeddings").glob("*/*.parquet")

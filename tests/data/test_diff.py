@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from dpo_data import curate
 from dpo_data.analysis import diff
+from dpo_data.analysis.what_if import decide_again, merged
+from dpo_data.config import CurationConfig
+from dpo_data.publish import publish_version
 from dpo_data.schema import DataError
 from dpo_data.store import versions
 from flows.cli.text import diff_lines, what_if_lines
@@ -45,7 +48,7 @@ def test_entered_left_flipped_and_re_split_are_told_apart_and_say_why() -> None:
         row("fresh but tied", reasons=("tie",)),
     ]
     assert turned.id == before[3].id
-    found = diff.compare(ledger_of(before), ledger_of(after))
+    found = diff.compare_ledgers(ledger_of(before), ledger_of(after))
     assert why(found.rows.to_dicts()) == {
         before[1].id: ("left", "now responses_too_similar, now tie"),
         before[2].id: ("entered", "no longer low_agreement"),
@@ -72,7 +75,7 @@ def test_entered_left_flipped_and_re_split_are_told_apart_and_say_why() -> None:
 def test_a_flip_without_new_votes_is_laid_to_the_annotators_reliability() -> None:
     before = row("torn", votes=2, against=1)
     turned = Planted("Question torn?", "Bad torn", "Good torn", votes=1, against=2)
-    found = diff.compare(ledger_of([before]), ledger_of([turned]))
+    found = diff.compare_ledgers(ledger_of([before]), ledger_of([turned]))
     assert why(found.rows.to_dicts()) == {before.id: ("flipped", "reliability of the annotators")}
 
 
@@ -87,26 +90,26 @@ def test_kept_rows_always_balance_and_the_row_order_is_of_no_account(
     ]
     kept_after = [(r, d) for r, (_, d, gone) in zip(rows, fates, strict=True) if not gone]
     after = [Planted(r.prompt, r.better, r.worse, ("tie",) if d else ()) for r, d in kept_after]
-    found = diff.compare(ledger_of(before), ledger_of(after))
+    found = diff.compare_ledgers(ledger_of(before), ledger_of(after))
     s = found.summary
     assert s["kept_before"] + s["entered"] - s["left"] == s["kept"]
-    shuffled = diff.compare(ledger_of(before[::-1]), ledger_of(after[::-1]))
+    shuffled = diff.compare_ledgers(ledger_of(before[::-1]), ledger_of(after[::-1]))
     assert shuffled.rows.equals(found.rows) and shuffled.summary == s
 
 
 def test_a_ledger_against_itself_has_no_changes() -> None:
     ledger = ledger_of(many(20))
-    found = diff.compare(ledger, ledger)
+    found = diff.compare_ledgers(ledger, ledger)
     assert found.rows.is_empty() and all(found.summary[kind] == 0 for kind in diff.KINDS)
 
 
 def test_diff_opens_versions_by_prefix_and_names_both(tmp_path: Path) -> None:
     rows = many(20)
     store = plant_store(tmp_path, rows)
-    first = versions.publish(store, ledger_of(rows), config())
+    first = publish_version(store, ledger_of(rows), config())
     rows[0].reasons = ("tie",)
-    second = versions.publish(store, ledger_of(rows), config())
-    found = diff.diff(store, first.id[:8])
+    second = publish_version(store, ledger_of(rows), config())
+    found = diff.compare_versions(store, first.id[:8])
     assert (found["old"], found["new"]) == (first.id, second.id)
     assert why(found["sample"]) == {rows[0].id: ("left", "now tie")}
     told = "\n".join(diff_lines(found))
@@ -122,21 +125,21 @@ def published(tmp_path: Path) -> versions.Version:
     rows = [row(f"clear {i}", votes=3) for i in range(10)]
     rows += [row(f"torn {i}", votes=2, against=1) for i in range(4)]
     rows += [row("alike", measures={"similarity": 0.99, "edit_ratio": 0.05})]
-    config = curate.CurationConfig(tokenizer=None, embedding_model=None)
+    config = CurationConfig(tokenizer=None, embedding_model=None)
     facts = ledger_of(rows).drop("category", "split", "weight", "reasons", "duplicate_of")
     decided = curate.decide(facts.with_columns(FACTS).sort("comparison_id"), config)
-    return versions.publish(plant_store(tmp_path, rows), decided, config)
+    return publish_version(plant_store(tmp_path, rows), decided, config)
 
 
 def test_what_if_with_nothing_changed_changes_nothing(tmp_path: Path) -> None:
     version = published(tmp_path)
-    found = diff.what_if(tmp_path, version.id, {})
+    found = decide_again(tmp_path, version.id, {})
     assert found["sample"] == [] and found["kept_before"] == found["kept"] == 14
 
 
 def test_what_if_tells_who_leaves_and_who_enters_under_other_limits(tmp_path: Path) -> None:
     version = published(tmp_path)
-    strict = diff.what_if(tmp_path, "current", {"agreement.min_agreement": 0.7})
+    strict = decide_again(tmp_path, "current", {"agreement.min_agreement": 0.7})
     assert (strict["left"], strict["entered"], strict["kept"]) == (4, 0, 10)
     assert strict["left_by_reason"] == [{"reason": "low_agreement", "rows": 4}]
     assert len(strict["sample"]) == 4
@@ -144,7 +147,7 @@ def test_what_if_tells_who_leaves_and_who_enters_under_other_limits(tmp_path: Pa
     assert re.search(r"^ +source = planted +14 +10 +0 +4$", told, re.M) and told.count("now low_agreement") == 4
     assert re.search(r"of 14 \(95 % .* now, .* of 10 \(95 % .* then$", told, re.M)
     assert [strict[name][0]["n"] for name in ("length_bias_before", "length_bias")] == [14, 10]
-    loose = diff.what_if(tmp_path, "current", {"similarity.alike.cosine": 0.995})
+    loose = decide_again(tmp_path, "current", {"similarity.alike.cosine": 0.995})
     assert (loose["left"], loose["entered"]) == (0, 1)
     assert loose["entered_by_reason"] == [{"reason": "responses_too_similar", "rows": 1}]
     assert versions.list_versions(tmp_path) == [version.path]
@@ -153,11 +156,11 @@ def test_what_if_tells_who_leaves_and_who_enters_under_other_limits(tmp_path: Pa
 def test_what_if_refuses_unknown_names_and_settings_of_measuring(tmp_path: Path) -> None:
     published(tmp_path)
     with pytest.raises(DataError, match=r"agreement\.min_agrement"):
-        diff.what_if(tmp_path, "current", {"agreement.min_agrement": 0.7})
+        decide_again(tmp_path, "current", {"agreement.min_agrement": 0.7})
     with pytest.raises(DataError, match="less than or equal to 1"):
-        diff.what_if(tmp_path, "current", {"agreement.min_agreement": 7})
+        decide_again(tmp_path, "current", {"agreement.min_agreement": 7})
     with pytest.raises(DataError, match="measured"):
-        diff.what_if(tmp_path, "current", {"duplicates.jaccard": 0.7})
+        decide_again(tmp_path, "current", {"duplicates.jaccard": 0.7})
 
 
 @pytest.mark.parametrize("older", [{"agreement": {"nosuch_limit": 1}}, {"nosuch_group": {"x": 1}}])
@@ -165,10 +168,10 @@ def test_a_version_of_an_older_release_is_named_and_not_the_users_setting(
     tmp_path: Path, older: dict[str, Any]
 ) -> None:
     rows = many(20)
-    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), config())
+    version = publish_version(plant_store(tmp_path, rows), ledger_of(rows), config())
     manifest = version.path / "manifest.json"
     written = json.loads(manifest.read_text(encoding="utf-8"))
-    written["config"] = diff.merged(written["config"], older)
+    written["config"] = merged(written["config"], older)
     manifest.write_text(json.dumps(written), encoding="utf-8")
     with pytest.raises(DataError, match=rf"(?s){version.id} was decided by an older release; refresh first.*nosuch"):
-        diff.what_if(tmp_path, "current", {"agreement.min_agreement": 0.7})
+        decide_again(tmp_path, "current", {"agreement.min_agreement": 0.7})

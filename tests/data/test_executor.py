@@ -16,13 +16,16 @@ from helpers.digests import digests
 from helpers.sample_store import SAMPLE
 
 from dpo_data import curate
+from dpo_data.config import CurationConfig
 from dpo_data.executor import Executor, ExecutorSettings, Inline, Processes, start
+from dpo_data.ingest.append import append_batch
+from dpo_data.publish import publish_version
 from dpo_data.release import shards
 from dpo_data.schema import COMPARISONS, MEASURES, DataError
-from dpo_data.store import batches, versions
+from dpo_data.store import versions
 from dpo_data.text import blocks, features
 
-CONFIG = curate.CurationConfig(tokenizer=None, embedding_model=None, slices=("category",))
+CONFIG = CurationConfig(tokenizer=None, embedding_model=None, slices=("category",))
 RAY = pytest.param(
     "ray",
     marks=[
@@ -44,10 +47,10 @@ def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def published(store: Path, files: list[Path], workers: Executor) -> versions.Version:
-    batches.append(store, files, "judged", mapper=workers.map)
+    append_batch(store, files, "judged", mapper=workers.map)
     for folder in (store / "batches").glob("[0-9]*"):
         features.measure_batch(folder, workers, block=60)  # several blocks of a small set
-    return versions.publish(store, curate.decide(curate.measure(store, CONFIG, workers), CONFIG), CONFIG)
+    return publish_version(store, curate.decide(curate.measure(store, CONFIG, workers), CONFIG), CONFIG)
 
 
 def cut(folder: Path, count: int, seed: int = 0) -> list[Path]:

@@ -8,8 +8,8 @@ import pytest
 from helpers.planted_version import Planted, config, ledger_of, many, plant_store
 
 from dpo_data.analysis.explain import explain, render, word_changes
+from dpo_data.publish import publish_version
 from dpo_data.schema import DataError
-from dpo_data.store import versions
 
 
 def planted(tmp_path: Path) -> tuple[Path, list[Planted]]:
@@ -26,7 +26,7 @@ def planted(tmp_path: Path) -> tuple[Path, list[Planted]]:
 
 def test_a_comparison_is_found_by_id_prefix_or_a_piece_of_its_text(tmp_path: Path) -> None:
     store, rows = planted(tmp_path)
-    versions.publish(store, ledger_of(rows), config())
+    publish_version(store, ledger_of(rows), config())
     one = rows[-2]
     for query in (one.id, one.id[:10], one.id[:10].upper(), "It is 324", " 324 metres ", "it IS 324"):
         assert explain(store, query)["comparison_id"] == one.id
@@ -34,7 +34,7 @@ def test_a_comparison_is_found_by_id_prefix_or_a_piece_of_its_text(tmp_path: Pat
 
 def test_an_ambiguous_query_lists_its_candidates_and_an_unknown_one_says_so(tmp_path: Path) -> None:
     store, rows = planted(tmp_path)
-    versions.publish(store, ledger_of(rows), config())
+    publish_version(store, ledger_of(rows), config())
     with pytest.raises(DataError, match="matches 2 comparisons") as caught:
         explain(store, "high is the tower")
     assert all(row.id in str(caught.value) for row in rows[-2:])
@@ -50,7 +50,7 @@ def test_an_ambiguous_query_lists_its_candidates_and_an_unknown_one_says_so(tmp_
 
 def test_the_story_has_votes_measures_limits_reasons_and_twins(tmp_path: Path) -> None:
     store, rows = planted(tmp_path)
-    version = versions.publish(store, ledger_of(rows), config())
+    version = publish_version(store, ledger_of(rows), config())
     one, two = rows[-2:]
     story = explain(store, two.id)
     assert (story["version"], story["kept"], story["reasons"]) == (version.id, False, ["near_duplicate"])
@@ -70,10 +70,10 @@ def test_the_story_has_votes_measures_limits_reasons_and_twins(tmp_path: Path) -
 
 def test_history_follows_the_versions_and_margins_come_from_the_runs_that_logged_it(tmp_path: Path) -> None:
     store, rows = planted(tmp_path)
-    first = versions.publish(store, ledger_of(rows), config())
+    first = publish_version(store, ledger_of(rows), config())
     rows[0].reasons = ("low_agreement",)
-    second = versions.publish(store, ledger_of(rows), config())
-    third = versions.publish(store, ledger_of(rows[1:]), config())
+    second = publish_version(store, ledger_of(rows), config())
+    third = publish_version(store, ledger_of(rows[1:]), config())
     run = store / "runs" / "run-1"
     run.mkdir(parents=True)
     log = {
@@ -98,7 +98,7 @@ def test_history_follows_the_versions_and_margins_come_from_the_runs_that_logged
 def test_the_rendered_story_names_everything_and_moves_no_terminal(tmp_path: Path) -> None:
     hostile = Planted("Say \x1b[31mred\x1b[0m \u202eabc", "ok\x07", "no\x9b2J", votes=2)
     rows = [*many(5), hostile]
-    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), config())
+    version = publish_version(plant_store(tmp_path, rows), ledger_of(rows), config())
     text = render(explain(tmp_path, hostile.id))
     for part in (
         hostile.id,

@@ -11,6 +11,8 @@ import pytest
 from helpers.planted_version import Planted, comparisons_of, config, ledger_of, many, plant_store
 
 from dpo_data.analysis.export import export
+from dpo_data.ingest.append import append_batch
+from dpo_data.publish import publish_version
 from dpo_data.schema import DataError
 from dpo_data.store import batches, versions
 
@@ -21,7 +23,7 @@ def planted(tmp_path: Path, *more: Planted) -> tuple[Path, list[Planted]]:
     rows = [*many(12), *more]
     rows[0].reasons = ("tie",)
     store = plant_store(tmp_path / "store", rows)
-    versions.publish(store, ledger_of(rows), config())
+    publish_version(store, ledger_of(rows), config())
     return store, rows
 
 
@@ -90,7 +92,7 @@ def _number(cell: str) -> bool:
 
 def voted(store: Path, file: Path) -> dict[str, list[tuple[str, str | None]]]:
     """Ingest a file as a new source of the same store; its votes by comparison."""
-    summary = batches.append(store, [file], "verdicts")
+    summary = append_batch(store, [file], "verdicts")
     assert summary.rejected == 0
     found: dict[str, list[tuple[str, str | None]]] = {}
     for vote in batches.open_batches(store).votes().collect().to_dicts():

@@ -7,10 +7,14 @@ import pytest
 from helpers.planted_version import config, ledger_of, many, plant_store
 
 from dpo_data import curate
+from dpo_data.analysis.forgetting import forget
+from dpo_data.config import CurationConfig
+from dpo_data.ingest.append import append_batch
+from dpo_data.publish import publish_version
 from dpo_data.schema import DataError
-from dpo_data.store import batches, forgotten, versions
+from dpo_data.store import batches, versions
 
-CONFIG = curate.CurationConfig(tokenizer=None, embedding_model=None)
+CONFIG = CurationConfig(tokenizer=None, embedding_model=None)
 
 
 def write_table(path: Path) -> None:
@@ -30,30 +34,30 @@ def write_table(path: Path) -> None:
 
 
 def publish(store: Path) -> versions.Version:
-    return versions.publish(store, curate.decide(curate.measure(store, CONFIG), CONFIG), CONFIG)
+    return publish_version(store, curate.decide(curate.measure(store, CONFIG), CONFIG), CONFIG)
 
 
 def test_a_forgotten_annotator_votes_in_no_later_version(tmp_path: Path) -> None:
     write_table(tmp_path / "votes.jsonl")
-    batches.append(tmp_path, [tmp_path / "votes.jsonl"], "planted", "ab_table")
+    append_batch(tmp_path, [tmp_path / "votes.jsonl"], "planted", "ab_table")
     first = publish(tmp_path)
-    assert forgotten.forget(tmp_path, annotator="bob").still_in == (first.id,)
+    assert forget(tmp_path, annotator="bob").still_in == (first.id,)
     second = publish(tmp_path)
     assert second.id != first.id
     ledger = second.ledger().collect()
     assert ledger.height == 11 and ledger["votes"].sum() == 10
     alone = ledger.filter(votes=0)
     assert alone.height == 1 and alone["reasons"].to_list() == [["no_votes"]]
-    assert forgotten.forget(tmp_path, annotator="bob").still_in == (first.id,)
+    assert forget(tmp_path, annotator="bob").still_in == (first.id,)
     assert (tmp_path / "forgotten.jsonl").read_text() == '{"annotator": "bob"}\n'
 
 
 def test_a_forgotten_comparison_is_in_no_later_ledger(tmp_path: Path) -> None:
     write_table(tmp_path / "votes.jsonl")
-    batches.append(tmp_path, [tmp_path / "votes.jsonl"], "planted", "ab_table")
+    append_batch(tmp_path, [tmp_path / "votes.jsonl"], "planted", "ab_table")
     first = publish(tmp_path)
     gone = first.ledger().collect()["comparison_id"][0]
-    assert forgotten.forget(tmp_path, comparison=gone).still_in == (first.id,)
+    assert forget(tmp_path, comparison=gone).still_in == (first.id,)
     second = publish(tmp_path)
     assert gone not in second.ledger().collect()["comparison_id"]
     assert second.stats["changes"]["gone_comparisons"] == 1
@@ -63,7 +67,7 @@ def test_a_forgotten_comparison_is_in_no_later_ledger(tmp_path: Path) -> None:
 def test_forgetting_changes_the_digest_of_the_inputs(tmp_path: Path) -> None:
     store = plant_store(tmp_path, many(10))
     before = batches.open_batches(store).digest
-    forgotten.forget(store, annotator="ann-1")
+    forget(store, annotator="ann-1")
     assert batches.open_batches(store).digest != before
 
 
@@ -71,10 +75,10 @@ def test_a_misspelt_name_is_refused_and_a_broken_line_stops_all_reading(tmp_path
     rows = many(5)
     store = plant_store(tmp_path, rows)
     with pytest.raises(DataError, match="Check the spelling"):
-        forgotten.forget(store, annotator="an-1")
+        forget(store, annotator="an-1")
     with pytest.raises(DataError, match="one at a time"):
-        forgotten.forget(store)
+        forget(store)
     assert not (store / "forgotten.jsonl").exists()
     (store / "forgotten.jsonl").write_text('{"annotator": "ann-1"}\n{"anotator": "ann-2"}\n')
     with pytest.raises(DataError, match=r"forgotten\.jsonl:2"):
-        versions.publish(store, ledger_of(rows), config())
+        publish_version(store, ledger_of(rows), config())

@@ -16,6 +16,8 @@ import pytest
 from helpers.sample_store import embed_by_chance, store_of
 
 from dpo_data import curate
+from dpo_data.config import CurationConfig
+from dpo_data.publish import publish_version
 from dpo_data.store import versions
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "data" / "notebooks" / "ask_a_version.ipynb"
@@ -33,8 +35,8 @@ def run(source: str, names: dict[str, Any]) -> Any:
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> versions.Version:
     store = embed_by_chance(store_of(tmp_path_factory.mktemp("notebook"), "studio.csv"))
-    config = curate.CurationConfig(tokenizer=None, slices=("category",))
-    return versions.publish(store, curate.decide(curate.measure(store, config), config), config)
+    config = CurationConfig(tokenizer=None, slices=("category",))
+    return publish_version(store, curate.decide(curate.measure(store, config), config), config)
 
 
 def test_every_cell_runs_and_what_it_shows_agrees_with_the_audit(

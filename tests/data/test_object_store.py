@@ -7,6 +7,7 @@ import pytest
 from helpers.sample_store import SAMPLE
 
 from dpo_data.ingest import paths
+from dpo_data.ingest.append import append_batch
 from dpo_data.schema import DataError
 from dpo_data.store import batches
 
@@ -41,12 +42,12 @@ def test_a_folder_on_s3_is_read_and_a_changed_object_is_fetched_again(bucket: st
     cache, store = tmp_path / "remote", tmp_path / "store"
     found = paths.find(f"s3://{bucket}/day one", cache)
     assert [path.name for path in found] == ["studio.csv", "forum.jsonl"]
-    batches.append(store, found, "s3")
-    local = batches.append(tmp_path / "local", [SAMPLE / "forum.jsonl", SAMPLE / "studio.csv"], "s3")
+    append_batch(store, found, "s3")
+    local = append_batch(tmp_path / "local", [SAMPLE / "forum.jsonl", SAMPLE / "studio.csv"], "s3")
     assert batches.open_batches(store).digest == batches.open_batches(tmp_path / "local").digest
     assert local.records > 0
     assert paths.find(f"s3://{bucket}/day one/*.jsonl", cache)[0].read_bytes() == (SAMPLE / "forum.jsonl").read_bytes()
-    assert batches.append(store, paths.find(f"s3://{bucket}/day one", cache), "s3").batch is None
+    assert append_batch(store, paths.find(f"s3://{bucket}/day one", cache), "s3").batch is None
     client.upload_file(str(SAMPLE / "judged.jsonl"), bucket, "day one/forum.jsonl")
     again = paths.find(f"s3://{bucket}/day one/forum.jsonl", cache)
     assert again[0].read_bytes() == (SAMPLE / "judged.jsonl").read_bytes()

@@ -8,10 +8,11 @@ import pytest
 from helpers.sample_store import embed_by_chance, fill_cache, store_of
 
 from dpo_data import curate
+from dpo_data.config import CurationConfig
 from dpo_data.measures import prompt_map
+from dpo_data.publish import publish_version
 from dpo_data.release import fingerprint
 from dpo_data.release.shards import KEPT
-from dpo_data.store import versions
 from dpo_data.text import embeddings
 
 WIDTH, ROWS = 8, 90
@@ -64,13 +65,13 @@ def test_the_cut_of_the_cache_and_the_order_of_the_ledger_move_no_point(tmp_path
 
 def test_points_reach_the_ledger_and_the_pairs_and_decide_nothing(tmp_path: Path) -> None:
     store = embed_by_chance(store_of(tmp_path, "triples.json"))
-    config = curate.CurationConfig(tokenizer=None)
+    config = CurationConfig(tokenizer=None)
     measured = curate.measure(store, config)
     decided = curate.decide(measured, config)
     assert decided["x"].is_not_null().all() and decided.select("x", "y").n_unique() > 10
     moved = curate.decide(measured.with_columns(x=pl.lit(0.0), y=None), config)
     assert fingerprint.decisions(moved) == fingerprint.decisions(decided)
-    version = versions.publish(store, decided, config)
+    version = publish_version(store, decided, config)
     pairs = version.pairs().select(comparison_id="pair_id", x="x", y="y").sort("comparison_id").collect()
     kept = decided.filter(KEPT).select("comparison_id", "x", "y").sort("comparison_id")
     assert pairs.equals(kept) and pairs.height > 0

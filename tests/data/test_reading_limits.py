@@ -18,13 +18,15 @@ from helpers.mangling import nested
 
 from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
+from dpo_data.ingest.append import _jobs, append_batch
 from dpo_data.ingest.paths import find
+from dpo_data.ingest.preview import inspect
 from dpo_data.reading import decoding, streams
 from dpo_data.reading.files import count, pieces, rows
 from dpo_data.reading.records import Judgement, Reject
 from dpo_data.schema import DataError
 from dpo_data.store import batches
-from dpo_data.store.batches import append, inspect, open_batches
+from dpo_data.store.batches import open_batches
 
 VOTE = {"prompt": "Why?", "response_a": "So.", "response_b": "Thus.", "winner": "a"}
 LINE = f"{json.dumps(VOTE)}\n".encode()
@@ -43,7 +45,7 @@ def test_a_nested_field_that_no_reader_uses_costs_nothing(tmp_path: Path, levels
     field = b'{"extra": ' + b"[" * levels + b"1.5" + b"]" * levels + b", " + LINE.strip()[1:]
     path = tmp_path / f"a{suffix}"
     path.write_bytes(field + b"\n" if suffix == ".jsonl" else b"[" + field + b"]")
-    assert append(tmp_path / "s", [path], "s").voted == 1
+    assert append_batch(tmp_path / "s", [path], "s").voted == 1
     assert inspect(path).votes == 1
 
 
@@ -90,7 +92,7 @@ def test_a_tree_of_480_turns_is_read_to_its_last_reply(tmp_path: Path) -> None:
     path.write_text(f'{{"message_tree_id": "m", "prompt": {tree}}}\n')
     (vote,) = READERS["oasst"].read(path)
     assert isinstance(vote, Judgement) and (len(vote.prompt), vote.choice) == (481, "first")
-    assert append(tmp_path / "s", [path], "s").voted == inspect(path).votes == 1
+    assert append_batch(tmp_path / "s", [path], "s").voted == inspect(path).votes == 1
 
 
 # size
@@ -111,7 +113,7 @@ def test_a_record_over_the_limit_is_one_reject_with_its_size(
         path.write_text(f"prompt,response_a,response_b,winner\np,a,b,a\np,{'w' * 6000},b,a\np,a,b,a\n")
     else:
         path.write_bytes(gzip.compress(lines) if suffix.endswith(".gz") else lines)
-    summary = append(tmp_path / "s", [path], "s")
+    summary = append_batch(tmp_path / "s", [path], "s")
     assert (summary.records, summary.voted, summary.rejected) == (3, 2, 1)
     (reason,) = open_batches(tmp_path / "s").rejects().collect()["reason"]
     assert reason.startswith("The record has 6,") and "more than the 5,000 that are read as one record" in reason
@@ -121,7 +123,7 @@ def test_a_large_parquet_row_is_one_reject(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(decoding, "MAX_RECORD_BYTES", 5000)
     pq.write_table(pa.Table.from_pylist([VOTE, VOTE | {"prompt": "w" * 6000}, VOTE]), tmp_path / "a.parquet")
     assert "more than the 5,000" in problems(tmp_path / "a.parquet")[2]
-    assert append(tmp_path / "s", [tmp_path / "a.parquet"], "s").voted == 2
+    assert append_batch(tmp_path / "s", [tmp_path / "a.parquet"], "s").voted == 2
 
 
 def repeated(unit: bytes, times: int, before: bytes = b"") -> bytes:
@@ -140,7 +142,7 @@ def test_a_file_that_unpacks_to_far_more_than_text_does_is_an_error(
     else:
         with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd") as stream:
             stream.write(data)
-    for attempt in (lambda: inspect(path, "ab_table"), lambda: append(tmp_path / "s", [path], "s", "ab_table")):
+    for attempt in (lambda: inspect(path, "ab_table"), lambda: append_batch(tmp_path / "s", [path], "s", "ab_table")):
         with pytest.raises(DataError, match=rf"a{suffix}: its [\d,]+ bytes unpack to .* over 200 times as many"):
             attempt()
 
@@ -196,14 +198,14 @@ def test_a_date_that_python_cannot_hold_is_read_as_text(tmp_path: Path, column: 
     path = parquet(tmp_path / "a.parquet", column)
     first, second = (row.value["when"] for row in rows(path))
     assert not isinstance(first, str) and second.startswith(f"{column.type} ") and "(out of range)" in second
-    assert append(tmp_path / "s", [path], "s").voted == inspect(path).votes == 2
+    assert append_batch(tmp_path / "s", [path], "s").voted == inspect(path).votes == 2
 
 
 def test_a_date_out_of_range_inside_a_list_is_one_reject(tmp_path: Path) -> None:
     column = pa.array([[0], [2_000_000_000]], pa.list_(pa.int32())).cast(pa.list_(pa.date32()))
     path = parquet(tmp_path / "a.parquet", column)
     assert list(problems(path)) == [2] and "in column 'when' cannot be read" in problems(path)[2]
-    assert append(tmp_path / "s", [path], "s").rejected == 1
+    assert append_batch(tmp_path / "s", [path], "s").rejected == 1
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus_Mons", "not a zone", "+99:99"])
@@ -246,7 +248,7 @@ def test_two_parquet_columns_of_one_name_are_an_error(tmp_path: Path) -> None:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Let `change` happen after the files were hashed and before any is read."""
-    read = batches._jobs
+    read = _jobs
 
     def changed(*args: Any) -> Iterator[Any]:
         change()
@@ -267,11 +269,11 @@ def test_lines_appended_while_a_log_is_read_wait_for_the_next_time(
     log.write_bytes(LINE * 3)
     with monkeypatch.context() as patch:
         meanwhile(patch, lambda: grow(log, LINE * 2))
-        first = append(tmp_path / "s", [log], "s")
+        first = append_batch(tmp_path / "s", [log], "s")
     assert (first.records, first.voted, first.bytes) == (3, 3, 3 * len(LINE))
-    second = append(tmp_path / "s", [log], "s")
+    second = append_batch(tmp_path / "s", [log], "s")
     assert (second.records, second.files_known) == (5, 0)
-    assert append(tmp_path / "s", [log], "s").files_known == 1
+    assert append_batch(tmp_path / "s", [log], "s").files_known == 1
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,7 @@ def test_a_file_that_changes_while_it_is_read_is_one_error(
 
     meanwhile(monkeypatch, act)
     with pytest.raises(DataError, match=rf"{name}: the file changed while it was read"):
-        append(tmp_path / "s", [path], "s")
+        append_batch(tmp_path / "s", [path], "s")
     assert open_batches(tmp_path / "s").ids == []
 
 
@@ -311,7 +313,7 @@ def test_a_longer_file_in_the_place_of_another_is_no_growth(tmp_path: Path, monk
     (tmp_path / "b").write_bytes(LINE * 4)
     meanwhile(monkeypatch, lambda: (tmp_path / "b").replace(tmp_path / "a.jsonl"))
     with pytest.raises(DataError, match=r"a\.jsonl: the file changed while it was read"):
-        append(tmp_path / "s", [tmp_path / "a.jsonl"], "s")
+        append_batch(tmp_path / "s", [tmp_path / "a.jsonl"], "s")
 
 
 def test_pieces_of_a_growing_log_end_where_it_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +321,7 @@ def test_pieces_of_a_growing_log_end_where_it_was_hashed(tmp_path: Path, monkeyp
     log = tmp_path / "log.jsonl"
     log.write_bytes(LINE * 50)
     meanwhile(monkeypatch, lambda: grow(log, LINE * 50))
-    assert append(tmp_path / "s", [log], "s").voted == 50
+    assert append_batch(tmp_path / "s", [log], "s").voted == 50
 
 
 def test_a_companion_that_changes_while_it_is_read_is_one_error(
@@ -330,12 +332,12 @@ def test_a_companion_that_changes_while_it_is_read_is_one_error(
     pairs.write_text(f"{json.dumps({'id': 0, 'text': 'p', 'result_x': 'x', 'result_y': 'y'})}\n")
     meanwhile(monkeypatch, lambda: grow(pairs, b"{}\n"))
     with pytest.raises(DataError, match=r"pairs-crowd\.jsonl: the file changed while it was read"):
-        append(tmp_path / "s", [tmp_path / "crowd-comparisons.csv"], "s")
+        append_batch(tmp_path / "s", [tmp_path / "crowd-comparisons.csv"], "s")
 
 
 def test_a_file_that_vanishes_before_it_is_read_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.jsonl: no such file"):
-        append(tmp_path / "s", [tmp_path / "gone.jsonl"], "s", "ab_table")
+        append_batch(tmp_path / "s", [tmp_path / "gone.jsonl"], "s", "ab_table")
 
 
 # names
@@ -346,7 +348,7 @@ def test_a_file_name_that_is_not_utf_8_is_an_error(tmp_path: Path, format: str |
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xe9.jsonl"))
     path.write_bytes(LINE)
     for attempt in (
-        lambda: append(tmp_path / "s", [path], "s", format),
+        lambda: append_batch(tmp_path / "s", [path], "s", format),
         lambda: inspect(path, format),
         lambda: find(path),
         lambda: find(tmp_path) if format is None else list(rows(path)),
@@ -361,7 +363,7 @@ def test_a_file_name_that_is_not_utf_8_is_an_error(tmp_path: Path, format: str |
 def test_a_csv_header_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"prompt,response_a,response_b,winner,\xe9tat\nq,a,b,a,x\n")
-    for attempt in (lambda: inspect(path, "ab_table"), lambda: append(tmp_path / "s", [path], "s")):
+    for attempt in (lambda: inspect(path, "ab_table"), lambda: append_batch(tmp_path / "s", [path], "s")):
         with pytest.raises(DataError, match=r"a\.csv: the first line, .* is not UTF-8; save the table as UTF-8"):
             attempt()
 

@@ -16,9 +16,10 @@ import pytest
 
 from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
+from dpo_data.ingest.append import append_batch
 from dpo_data.ingest.paths import find
 from dpo_data.reading.records import Item, Judgement, NonText, Reject, Thumb
-from dpo_data.store.batches import append, open_batches
+from dpo_data.store.batches import open_batches
 
 pytestmark = pytest.mark.real
 
@@ -140,7 +141,7 @@ def test_six_responses_of_pandalm_are_no_text(real_data: Path, facts: Any, tmp_p
     odd = {v.records for v in votes(where) if isinstance(v.first, NonText) or isinstance(v.second, NonText)}
     assert len(odd) == facts["pandalm"]["non_string_responses"]
     # The six rows repeat: in the store they are two comparisons, and each names the side that was no text.
-    append(tmp_path, [where], "pandalm")
+    append_batch(tmp_path, [where], "pandalm")
     named = pl.col("attributes").list.eval(pl.element().struct.field("key")).list.contains("non_text_response")
     rows = open_batches(tmp_path).comparisons().filter(named).collect().to_dicts()
     assert len(rows) == 2
@@ -160,13 +161,13 @@ def test_the_thumbs_of_the_kto_demo_are_those_of_facts_json(real_data: Path, fac
     }
     assert Counter(str(len(thumb.prompt) + 1) for thumb in thumbs) == expected["turn_counts"]
     # One prompt has an opposite pair of thumbs: a comparison; the other 298 stay thumbs.
-    found = append(tmp_path, [where], "kto")
+    found = append_batch(tmp_path, [where], "kto")
     assert (found.voted, found.thumbs, found.comparisons) == (2, 298, 1)
 
 
 @pytest.mark.parametrize("folder", ["llmfao", "pandalm", "ukpconvarg1", "qlora-vicuna-gpt4", "squality-human-eval"])
 def test_a_whole_folder_goes_in_with_its_companions(folder: str, real_data: Path, tmp_path: Path) -> None:
-    found = append(tmp_path, find(real_data / folder), folder)
+    found = append_batch(tmp_path, find(real_data / folder), folder)
     assert found.records == found.voted + found.rejected and found.thumbs == 0
     assert found.rejected == {"pandalm": 25, "qlora-vicuna-gpt4": 13}.get(folder, 0)
 
@@ -177,5 +178,5 @@ STORED = {"hh-rlhf-harmless": 1177, "pandalm": 863, "llamafactory-dpo_en": 295, 
 
 @pytest.mark.parametrize("name", STORED)
 def test_repeated_comparisons_merge_in_the_store(name: str, real_data: Path, tmp_path: Path) -> None:
-    found = append(tmp_path, find(real_data / SETS[name][0]), name)
+    found = append_batch(tmp_path, find(real_data / SETS[name][0]), name)
     assert found.comparisons == STORED[name]

@@ -13,6 +13,7 @@ from helpers.planted_version import config, ledger_of, many, plant_store
 from typer.testing import CliRunner
 
 from dpo_data.analysis import retention
+from dpo_data.publish import publish_version
 from dpo_data.schema import DataError
 from dpo_data.store import versions
 from dpo_data.text import embeddings
@@ -31,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(4):
         model = embeddings.DEFAULT if number == 2 else None
         limits = config(agreement=AgreementLimits(min_agreement=number / 10), embedding_model=model)
-        path = versions.publish(store, ledger_of(rows), limits).path
+        path = publish_version(store, ledger_of(rows), limits).path
         os.utime(path / "manifest.json", (number * DAY, number * DAY))
         if number == 0:
             (store / "runs" / "feed").mkdir(parents=True)

@@ -22,6 +22,7 @@ from helpers.torn_recipe import torn_recipe
 from starlette.testclient import TestClient
 
 from dpo_data.formats.dpo_review import parse
+from dpo_data.publish import publish_version
 from dpo_data.review import queues, verdicts
 from dpo_data.review.app import app
 from dpo_data.review.results import findings
@@ -43,7 +44,7 @@ def rows() -> list[Planted]:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = plant_store(tmp_path_factory.mktemp("published") / "store", rows())
-    versions.publish(store, ledger_of(rows()), config())
+    publish_version(store, ledger_of(rows()), config())
     return store
 
 
@@ -271,7 +272,7 @@ def test_beyond_the_loopback_a_token_is_demanded_and_asked_for(store: Path) -> N
 
 def test_markup_of_the_data_is_text_of_every_page(tmp_path: Path) -> None:
     plant_store(tmp_path, hostile_rows())
-    versions.publish(tmp_path, ledger_of(hostile_rows()), config())
+    publish_version(tmp_path, ledger_of(hostile_rows()), config())
     with client(tmp_path) as browser:
         enter(browser, "lena")
         for _ in range(12):

@@ -11,6 +11,7 @@ from helpers.hostile import hostile_rows
 from helpers.planted_version import Planted, config, ledger_of, many, plant_store
 from helpers.torn_recipe import torn_recipe
 
+from dpo_data.publish import publish_version
 from dpo_data.review import queues, verdicts
 from dpo_data.review.app import app
 from dpo_data.store import versions
@@ -25,7 +26,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def publish(store: Path, rows: list[Planted]) -> Path:
     plant_store(store, rows)
-    versions.publish(store, ledger_of(rows), config())
+    publish_version(store, ledger_of(rows), config())
     return store
 
 

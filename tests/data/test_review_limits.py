@@ -9,11 +9,11 @@ from helpers.planted_version import config, ledger_of, many, plant_store
 from helpers.reviewer import AT_HOME, NOON, client, enter, fields, judge
 from starlette.testclient import TestClient
 
+from dpo_data.publish import publish_version
 from dpo_data.review import verdicts
 from dpo_data.review.app import app
 from dpo_data.review.verdict_log import VerdictLog
 from dpo_data.review.verdicts import Verdict
-from dpo_data.store import versions
 
 TEXT = {"prompt": [], "response_a": "x", "response_b": "y"}
 
@@ -21,7 +21,7 @@ TEXT = {"prompt": [], "response_a": "x", "response_b": "y"}
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     store = plant_store(tmp_path / "store", many(30))
-    versions.publish(store, ledger_of(many(30)), config())
+    publish_version(store, ledger_of(many(30)), config())
     return store
 
 

@@ -6,16 +6,17 @@ import pytest
 from helpers.planted_version import config, ledger_of, many, plant_store
 
 from dpo_data.analysis.export import export
+from dpo_data.analysis.forgetting import forget
 from dpo_data.analysis.sql import VIEWS, connect, query
+from dpo_data.publish import publish_version
 from dpo_data.schema import DataError
-from dpo_data.store import forgotten, versions
 
 
 def planted(tmp_path: Path) -> Path:
     rows = many(20)
     rows[0].reasons = ("tie",)
     store = plant_store(tmp_path / "a store's folder", rows)
-    versions.publish(store, ledger_of(rows), config())
+    publish_version(store, ledger_of(rows), config())
     return store
 
 
@@ -34,7 +35,7 @@ def test_a_comparison_of_two_batches_stands_once(tmp_path: Path) -> None:
     rows = many(20)
     store = plant_store(tmp_path, rows)
     plant_store(store, rows[:5], "0002-planted")
-    versions.publish(store, ledger_of(rows), config())
+    publish_version(store, ledger_of(rows), config())
     assert query(store, "SELECT count(*) AS n, count(DISTINCT batch) AS batches FROM comparisons") == [
         {"n": 20, "batches": 1}
     ]
@@ -47,8 +48,8 @@ def test_a_comparison_of_two_batches_stands_once(tmp_path: Path) -> None:
 def test_what_was_forgotten_is_not_seen(tmp_path: Path) -> None:
     store = planted(tmp_path)
     gone = query(store, "SELECT min(comparison_id) AS id FROM ledger")[0]["id"]
-    forgotten.forget(store, annotator="ann-1")
-    forgotten.forget(store, comparison=gone)
+    forget(store, annotator="ann-1")
+    forget(store, comparison=gone)
     assert query(store, "SELECT count(*) AS n FROM comparisons") == [{"n": 19}]
     assert query(store, "SELECT annotator, count(*) AS n FROM votes GROUP BY annotator ORDER BY annotator") == [
         {"annotator": "ann-0", "n": 19},

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dpo_data import schema
 from dpo_data.analysis import thresholds, yield_curves
 from dpo_data.analysis.stats import example_ids, funnel, reason_pairs, reasons, stats
-from dpo_data.curate import CurationConfig
-from dpo_data.store import versions
+from dpo_data.config import CurationConfig
+from dpo_data.publish import publish_version
 from dpo_data.votes.annotators import annotators
 
 
@@ -204,7 +204,7 @@ def test_stats_do_not_depend_on_row_order_and_hold_no_nan() -> None:
 def test_every_example_named_in_stats_has_its_text_in_the_version(tmp_path: Path) -> None:
     rows = many(30)
     rows[3].reasons, rows[4].reasons = ("tie",), ("low_agreement",)
-    version = versions.publish(plant_store(tmp_path, rows), ledger_of(rows), config())
+    version = publish_version(plant_store(tmp_path, rows), ledger_of(rows), config())
     named = example_ids(version.stats)
     assert {rows[3].id, rows[4].id} <= named
     shown = pl.read_parquet(version.path / "examples.parquet")

@@ -7,6 +7,7 @@ import pytest
 from helpers.planted_version import config, ledger_of, many, plant_store
 
 from dpo_data import schema
+from dpo_data.publish import publish_version
 from dpo_data.release.shards import SLICE_COLUMNS, ShardSettings
 from dpo_data.store import versions
 
@@ -22,7 +23,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> versions.Version:
     rows = many(40)
     store = plant_store(tmp_path_factory.mktemp("store"), rows)
     cut = ShardSettings(rows_per_shard=15, row_group_rows=4)
-    return versions.publish(store, ledger_of(rows), config(), shard_settings=cut)
+    return publish_version(store, ledger_of(rows), config(), shard_settings=cut)
 
 
 def load(version: versions.Version, folder: str, cache: Path) -> Any:

@@ -8,8 +8,8 @@ from helpers.planted_version import Planted, config, ledger_of, many, plant_stor
 
 from dpo_data import schema
 from dpo_data.measures.splits import SplitShares
+from dpo_data.publish import publish_version
 from dpo_data.release.unpaired import lone
-from dpo_data.store import versions
 
 
 def thumbs(*rows: tuple[str, str, bool, str | None], **more: Any) -> pl.DataFrame:
@@ -37,7 +37,7 @@ def test_every_pair_gives_two_rows_and_every_lone_thumb_one(tmp_path: Path) -> N
         {"prompt": [{"role": "user", "content": "Alone?"}], "completion": "", "label": False, "origin": "t:1"},
     ]
     store = plant_store(tmp_path, rows, thumbs=extra)
-    version = versions.publish(store, ledger_of(rows), config())
+    version = publish_version(store, ledger_of(rows), config())
     found = pl.read_parquet(sorted((version.path / "unpaired").glob("*.parquet")))
     assert found.columns == list(schema.UNPAIRED)
     assert found.height == 2 * 24 + 1 and found["row_id"].is_unique().all()

@@ -9,8 +9,9 @@ from helpers.tiny import model_folder
 
 from dpo_data import curate
 from dpo_data.analysis import retention
-from dpo_data.curate import CurationConfig
+from dpo_data.config import CurationConfig
 from dpo_data.measures.splits import SplitShares
+from dpo_data.publish import publish_version
 from dpo_data.store import versions
 from dpo_train.config import TrainConfig
 from dpo_train.train import train
@@ -22,7 +23,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> versions.Version:
     store = store_of(tmp_path_factory.mktemp("store"), "chats.jsonl", "triples.json")
     shares = SplitShares(train=0.6, validation=0.2, test=0.2)
     config = CurationConfig(tokenizer=None, embedding_model=None, slices=("category",), splits=shares)
-    return versions.publish(store, curate.decide(curate.measure(store, config), config), config)
+    return publish_version(store, curate.decide(curate.measure(store, config), config), config)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from helpers.planted_version import ledger_of, many, votes_of
 from dpo_data import schema
 from dpo_data.analysis import thresholds
 from dpo_data.analysis.stats import stats
-from dpo_data.curate import CurationConfig
+from dpo_data.config import CurationConfig
 from dpo_data.measures.style_bias import logistic
 from dpo_data.schema import DataError
 from dpo_data.votes.annotators import annotators

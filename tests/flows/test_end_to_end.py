@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.tiny import model_folder
 
-from dpo_data.curate import CurationConfig
+from dpo_data.config import CurationConfig
 from dpo_data.measures.splits import SplitShares
 from dpo_data.store.versions import read_pointer
 from dpo_train.config import TrainConfig

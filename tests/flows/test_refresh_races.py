@@ -14,7 +14,7 @@ from helpers import refresh_trials
 from helpers.refresh_trials import SAMPLE, begin, begin_aimed, cut, fresh, kill_holder, problems, recipe_file
 
 from dpo_data.ingest import staging
-from dpo_data.store import repair
+from dpo_data.text import repair
 from flows.cli.text import refresh_lines
 from flows.recipe import load
 from flows.refresh import refresh

@@ -10,9 +10,9 @@ import pytest
 
 from dpo_data import curate
 from dpo_data.ids import text_hash
+from dpo_data.ingest.append import BatchSummary, append_batch
 from dpo_data.measures import length_bias
 from dpo_data.store import batches
-from dpo_data.store.batches import BatchSummary
 from dpo_data.votes import annotators
 from flows import recipe
 
@@ -65,7 +65,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Curated:
     store = tmp_path_factory.mktemp("store")
     told = recipe.load(SAMPLE / "recipe.yaml")
     summaries = {
-        Path(source.path).name: batches.append(
+        Path(source.path).name: append_batch(
             store, [Path(source.path)], source.name, source.format, source.annotator_kind
         )
         for source in told.sources

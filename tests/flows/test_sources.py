@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from dpo_data import curate
 from dpo_data.analysis import sources, sql
+from dpo_data.analysis.forgetting import _append, forget
+from dpo_data.ingest.append import append_batch
 from dpo_data.measures import prompts
 from dpo_data.schema import DataError
 from dpo_data.store import batches, forgotten, readings, versions
@@ -99,7 +101,7 @@ def test_a_mapping_that_is_turned_back_counts_again(tmp_path: Path) -> None:
 def test_another_annotator_kind_is_another_reading(tmp_path: Path) -> None:
     path = survey(tmp_path / "survey.csv")
     for kind in ("human", "model", "model"):
-        last = batches.append(tmp_path / "s", [path], "survey", None, kind, columns=RIGHT)
+        last = append_batch(tmp_path / "s", [path], "survey", None, kind, columns=RIGHT)
     votes = batches.open_batches(tmp_path / "s").votes().collect()
     assert votes.height == 12 and votes["annotator_kind"].unique().to_list() == ["model"]
     assert last.batch is None
@@ -108,16 +110,16 @@ def test_another_annotator_kind_is_another_reading(tmp_path: Path) -> None:
 def test_only_the_file_that_is_read_again_is_superseded(tmp_path: Path) -> None:
     one, two = survey(tmp_path / "one.csv", 6), tmp_path / "two.csv"
     two.write_text(survey(tmp_path / "x.csv", 12).read_text().replace("mia", "ben"))
-    batches.append(tmp_path / "s", [one, two], "survey", columns=INVERTED)
-    batches.append(tmp_path / "s", [one], "survey", columns=RIGHT)
+    append_batch(tmp_path / "s", [one, two], "survey", columns=INVERTED)
+    append_batch(tmp_path / "s", [one], "survey", columns=RIGHT)
     opened = batches.open_batches(tmp_path / "s")
     origins = opened.votes().with_columns(file=pl.col("origin").str.split(":").list.first()).collect()
     assert sorted(origins.group_by("batch", "file").len().iter_rows()) == [
         (opened.ids[0], "two.csv", 12),
         (opened.ids[1], "one.csv", 6),
     ]
-    batches.append(tmp_path / "t", [two], "survey", columns=INVERTED)
-    batches.append(tmp_path / "t", [one], "survey", columns=RIGHT)
+    append_batch(tmp_path / "t", [two], "survey", columns=INVERTED)
+    append_batch(tmp_path / "t", [one], "survey", columns=RIGHT)
     fresh = batches.open_batches(tmp_path / "t")
     key = "comparison_id"
     for table in ("comparisons", "votes", "rejects"):
@@ -137,8 +139,8 @@ def test_sql_sees_the_rows_that_count_and_no_others(tmp_path: Path) -> None:
     two.write_text(two.read_text().replace("mia", "ben"))
     listed = mapped(tmp_path / "*.csv", INVERTED)
     refreshed(tmp_path, tmp_path / "s", listed)
-    batches.append(tmp_path / "s", [one], "survey", columns=RIGHT)
-    forgotten.forget(tmp_path / "s", annotator="ben")
+    append_batch(tmp_path / "s", [one], "survey", columns=RIGHT)
+    forget(tmp_path / "s", annotator="ben")
     opened = batches.open_batches(tmp_path / "s")
     for table in ("votes", "comparisons", "rejects", "thumbs"):
         [row] = sql.query(tmp_path / "s", f"SELECT count(*) AS n FROM {table}")
@@ -161,10 +163,10 @@ def exported(path: Path, text: str) -> Path:
 
 def test_a_corrected_file_of_the_same_name_supersedes_the_older_content(tmp_path: Path) -> None:
     path = tmp_path / "votes.csv"
-    batches.append(tmp_path / "s", [exported(path, V1)], "votes")
-    second = batches.append(tmp_path / "s", [exported(path, V2)], "votes")
+    append_batch(tmp_path / "s", [exported(path, V1)], "votes")
+    second = append_batch(tmp_path / "s", [exported(path, V2)], "votes")
     assert [(old.why, old.votes, old.rejects) for old in second.supersedes] == [("content", 2, 1)]
-    batches.append(tmp_path / "fresh", [path], "votes")
+    append_batch(tmp_path / "fresh", [path], "votes")
     opened, fresh = (batches.open_batches(tmp_path / name) for name in ("s", "fresh"))
     assert opened.digest == fresh.digest and opened.votes().collect().height == 4
     assert opened.rejects().collect().is_empty()
@@ -181,8 +183,8 @@ def test_a_file_that_grew_counts_once_and_as_in_a_fresh_store(tmp_path: Path) ->
 
 def test_an_export_that_overwrites_yesterdays_votes_loses_none(tmp_path: Path) -> None:
     path = tmp_path / "export.csv"
-    batches.append(tmp_path / "s", [exported(path, HEAD + IRON.format("a") + WAX)], "votes")
-    second = batches.append(tmp_path / "s", [exported(path, HEAD + WAX.replace("mia", "ben") + SWIFT)], "votes")
+    append_batch(tmp_path / "s", [exported(path, HEAD + IRON.format("a") + WAX)], "votes")
+    second = append_batch(tmp_path / "s", [exported(path, HEAD + WAX.replace("mia", "ben") + SWIFT)], "votes")
     assert second.supersedes == () and batches.open_batches(tmp_path / "s").votes().collect().height == 4
     [beside] = second.beside
     assert (beside.shared, beside.of, beside.paired) == (1, 2, False)
@@ -199,7 +201,7 @@ def test_a_rolling_export_loses_no_day_and_counts_no_vote_twice(tmp_path: Path, 
     path = tmp_path / "last_days.csv"
     for day in range(4):  # each export has ten of the questions, two of them new
         rows = [f"What about {n}?,Left {n}.,Right {n}.,a,{rater}\n" for n in range(2 * day, 2 * day + 10)]
-        batches.append(tmp_path / "s", [exported(path, HEAD + "".join(rows))], "votes")
+        append_batch(tmp_path / "s", [exported(path, HEAD + "".join(rows))], "votes")
     votes = batches.open_batches(tmp_path / "s").votes().collect()
     counted = agreement.tally(votes)
     assert counted.height == 16 and set(counted["votes"].to_list()) == {1}
@@ -211,9 +213,9 @@ def vars_of(row: Any) -> dict[str, Any]:
 
 def test_content_that_is_still_there_under_another_path_is_kept(tmp_path: Path) -> None:
     one = exported(tmp_path / "mia" / "v.csv", HEAD + IRON.format("a") + WAX)
-    batches.append(tmp_path / "s", [one], "votes")
+    append_batch(tmp_path / "s", [one], "votes")
     two = exported(tmp_path / "ben" / "v.csv", one.read_text().replace("mia", "ben"))
-    second = batches.append(tmp_path / "s", [one, two], "votes")
+    second = append_batch(tmp_path / "s", [one, two], "votes")
     assert (second.supersedes, second.beside) == ((), ())
     assert batches.open_batches(tmp_path / "s").votes().collect().height == 4
 
@@ -226,8 +228,8 @@ def test_thumbs_paired_with_another_file_are_not_lost_with_a_grown_one(tmp_path:
         exported(tmp_path / "up.jsonl", thumb("good", True)),
         exported(tmp_path / "down.jsonl", thumb("bad", False)),
     )
-    batches.append(tmp_path / "s", [up, down], "thumbs")
-    grown = batches.append(tmp_path / "s", [exported(up, thumb("good", True) + thumb("better", True)), down], "thumbs")
+    append_batch(tmp_path / "s", [up, down], "thumbs")
+    grown = append_batch(tmp_path / "s", [exported(up, thumb("good", True) + thumb("better", True)), down], "thumbs")
     assert grown.supersedes == () and [beside.paired for beside in grown.beside] == [True]
     assert batches.open_batches(tmp_path / "s").votes().collect().height == 1
 
@@ -236,7 +238,7 @@ def test_lone_thumbs_of_a_grown_file_count_once(tmp_path: Path) -> None:
     lines = [json.dumps({"prompt": f"p{n}", "completion": f"c{n}", "label": True}) + "\n" for n in range(4)]
     lines.append(json.dumps({"prompt": "p0", "completion": "bad", "label": False}) + "\n")
     for count in (3, 5):
-        last = batches.append(tmp_path / "s", [exported(tmp_path / "t.jsonl", "".join(lines[:count]))], "thumbs")
+        last = append_batch(tmp_path / "s", [exported(tmp_path / "t.jsonl", "".join(lines[:count]))], "thumbs")
     opened = batches.open_batches(tmp_path / "s")
     assert [old.thumbs for old in last.supersedes] == [3]
     assert (opened.thumbs().collect().height, opened.votes().collect().height) == (3, 1)
@@ -246,11 +248,11 @@ def test_lone_thumbs_of_a_grown_file_count_once(tmp_path: Path) -> None:
 def test_any_file_name_is_told_apart_from_the_others(tmp_path: Path, name: str) -> None:
     odd = exported(tmp_path / name, HEAD + IRON.format("a"))
     plain = exported(tmp_path / "b.csv", HEAD + WAX)
-    batches.append(tmp_path / "s", [odd, plain], "votes")
+    append_batch(tmp_path / "s", [odd, plain], "votes")
     for path, left in ((plain, odd), (odd, plain)):
         store = tmp_path / f"of {path.name}"
-        batches.append(store, [odd, plain], "votes")
-        batches.append(store, [path], "votes", None, "model")
+        append_batch(store, [odd, plain], "votes")
+        append_batch(store, [path], "votes", None, "model")
         votes = batches.open_batches(store).votes().collect()
         kinds = dict(votes.select(pl.col("origin").str.replace(r":\d+$", ""), "annotator_kind").iter_rows())
         assert votes.height == 2 and kinds[path.name] == "model" and kinds[left.name] != "model"
@@ -261,8 +263,8 @@ def test_superseding_leaves_out_one_file_among_60000_rows(tmp_path: Path) -> Non
     record = {"response_a": "Yes.", "response_b": "No.", "winner": "a", "annotator": "mia"}
     large.write_text("".join(json.dumps({"prompt": f"Is {n} even?", **record}) + "\n" for n in range(55_000)))
     small.write_text("".join(json.dumps({"prompt": f"Is {n} odd?", **record}) + "\n" for n in range(5_000)))
-    batches.append(tmp_path / "s", [small, large], "votes")
-    batches.append(tmp_path / "s", [small], "votes", None, "model")
+    append_batch(tmp_path / "s", [small, large], "votes")
+    append_batch(tmp_path / "s", [small], "votes", None, "model")
     opened = batches.open_batches(tmp_path / "s")
     scans = [opened.votes(), opened.comparisons(), opened.rejects()]
     assert all(isinstance(scan, pl.LazyFrame) for scan in scans)
@@ -270,7 +272,7 @@ def test_superseding_leaves_out_one_file_among_60000_rows(tmp_path: Path) -> Non
     assert counted["len"].to_list() == [5_000, 55_000] and opened.comparisons().collect().height == 60_000
     plan = opened.comparisons().select("comparison_id").explain()
     assert "response" not in plan and "PROJECT */" not in plan  # no text is read to leave rows out
-    forgotten.forget(tmp_path / "s", batch="0002")
+    forget(tmp_path / "s", batch="0002")
     assert opened_again(tmp_path / "s")["annotator_kind"].unique().to_list() != ["model"]
 
 
@@ -280,14 +282,14 @@ def opened_again(store: Path) -> pl.DataFrame:
 
 def test_an_older_manifest_is_read_and_its_file_not_read_again(tmp_path: Path) -> None:
     path = survey(tmp_path / "survey.csv")
-    first = batches.append(tmp_path / "s", [path], "survey", None, "human", columns=RIGHT)
+    first = append_batch(tmp_path / "s", [path], "survey", None, "human", columns=RIGHT)
     manifest_file = tmp_path / "s" / "batches" / str(first.batch) / "manifest.json"
     manifest = json.loads(manifest_file.read_text())
     old = {name: manifest[name] for name in ("source", "digest", "counts")}
     old["files"] = [{name: file[name] for name in ("name", "format", "key")} for file in manifest["files"]]
     manifest_file.write_text(json.dumps(old))
-    assert batches.append(tmp_path / "s", [path], "survey", None, "human", columns=RIGHT).batch is None
-    second = batches.append(tmp_path / "s", [path], "survey", None, "human", columns=INVERTED)
+    assert append_batch(tmp_path / "s", [path], "survey", None, "human", columns=RIGHT).batch is None
+    second = append_batch(tmp_path / "s", [path], "survey", None, "human", columns=INVERTED)
     assert len(second.supersedes) == 1 and opened_again(tmp_path / "s").height == 12
 
 
@@ -299,14 +301,14 @@ def test_forget_and_its_undo_give_back_the_earlier_version(tmp_path: Path, selec
     both = refreshed(tmp_path, tmp_path / "s", one, mapped(two, RIGHT, "other"))
     digest = batches.open_batches(tmp_path / "s").digest
     name = {"source": "other", "batch": "0002", "annotator": "ben"}[selector]
-    change = forgotten.forget(tmp_path / "s", **{selector: name})
+    change = forget(tmp_path / "s", **{selector: name})
     assert (change.votes_before, change.votes_after, change.still_in) == (24, 12, (both["version"],))
     fewer = refreshed(tmp_path, tmp_path / "s", one, mapped(two, RIGHT, "other"))
     assert fewer["stats"]["counts"]["votes"] == 12 and fewer["ingested"][1]["batch"] is None
     if selector != "annotator":  # whose comparisons stay, without a vote
         refreshed(tmp_path, tmp_path / "fresh", one)
         assert same_version(tmp_path / "s", tmp_path / "fresh")
-    back = forgotten.forget(tmp_path / "s", undo=True, **{selector: name})
+    back = forget(tmp_path / "s", undo=True, **{selector: name})
     assert (back.votes_before, back.votes_after) == (12, 24)
     assert batches.open_batches(tmp_path / "s").digest == digest
     assert refreshed(tmp_path, tmp_path / "s", one, mapped(two, RIGHT, "other"))["version"] == both["version"]
@@ -314,23 +316,23 @@ def test_forget_and_its_undo_give_back_the_earlier_version(tmp_path: Path, selec
 
 def test_a_forgotten_batch_supersedes_nothing(tmp_path: Path) -> None:
     path = survey(tmp_path / "survey.csv")
-    first = batches.append(tmp_path / "s", [path], "survey", columns=RIGHT)
-    batches.append(tmp_path / "s", [path], "survey", columns=INVERTED)
-    forgotten.forget(tmp_path / "s", batch="0002")
+    first = append_batch(tmp_path / "s", [path], "survey", columns=RIGHT)
+    append_batch(tmp_path / "s", [path], "survey", columns=INVERTED)
+    forget(tmp_path / "s", batch="0002")
     assert batches.open_batches(tmp_path / "s").ids == [first.batch]
-    forgotten.forget(tmp_path / "s", batch="0002", undo=True)
+    forget(tmp_path / "s", batch="0002", undo=True)
     assert batches.open_batches(tmp_path / "s").ids != [first.batch]
 
 
 def test_forget_and_undo_refuse_names_that_are_not_there(tmp_path: Path) -> None:
-    batches.append(tmp_path / "s", [survey(tmp_path / "survey.csv")], "survey", columns=RIGHT)
+    append_batch(tmp_path / "s", [survey(tmp_path / "survey.csv")], "survey", columns=RIGHT)
     for selector in ({"source": "surwey"}, {"annotator": "\udc80"}, {"comparison": "abc"}):
         with pytest.raises(DataError, match="Check the spelling"):
-            forgotten.forget(tmp_path / "s", **selector)
+            forget(tmp_path / "s", **selector)
     with pytest.raises(DataError, match="is no batch of"):
-        forgotten.forget(tmp_path / "s", batch="0007")
+        forget(tmp_path / "s", batch="0007")
     with pytest.raises(DataError, match="nothing to take back"):
-        forgotten.forget(tmp_path / "s", source="survey", undo=True)
+        forget(tmp_path / "s", source="survey", undo=True)
     assert not (tmp_path / "s" / "forgotten.jsonl").exists()
 
 
@@ -344,12 +346,12 @@ def test_forget_and_undo_refuse_names_that_are_not_there(tmp_path: Path) -> None
 def test_any_name_survives_being_forgotten_and_taken_back(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     store = tmp_path_factory.mktemp("s")
     (store / "forgotten.jsonl").write_text('{"annotator": "last"}', encoding="utf-8")  # without its line end
-    forgotten._append(store / "forgotten.jsonl", {"annotator": name})
+    _append(store / "forgotten.jsonl", {"annotator": name})
     assert forgotten.read(store).annotators == {"last", name}
     older = json.dumps({"annotator": name}, ensure_ascii=False)  # as earlier releases wrote it
     (store / "forgotten.jsonl").write_text(f"{older}\n", encoding="utf-8", newline="\n")
     assert forgotten.read(store).annotators == {name}
-    forgotten._append(store / "forgotten.jsonl", {"undo": {"annotator": name}})
+    _append(store / "forgotten.jsonl", {"undo": {"annotator": name}})
     assert forgotten.read(store) == forgotten.Forgotten()
 
 
@@ -375,7 +377,7 @@ def test_a_source_that_left_the_recipe_is_reported_with_the_command(tmp_path: Pa
     assert line.endswith("dpo forget --source gone") and any(
         "departed  gone" in said for said in refresh_lines(summary)
     )
-    forgotten.forget(tmp_path / "s", source="gone")
+    forget(tmp_path / "s", source="gone")
     assert refreshed(tmp_path, tmp_path / "s", mapped(two, RIGHT, "stays"))["departed"] == []
 
 
@@ -407,7 +409,7 @@ def dpo(*args: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_commands_list_forget_and_take_back(tmp_path: Path) -> None:
     store, path = tmp_path / "s", survey(tmp_path / "survey.csv")
-    batches.append(store, [path], "survey", columns=INVERTED)
+    append_batch(store, [path], "survey", columns=INVERTED)
     at = ("--store", str(store))
     listed = dpo("sources", "--recipe", str(recipe(tmp_path)), *at)
     assert listed.returncode == 0, listed.stderr

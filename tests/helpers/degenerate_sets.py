@@ -8,10 +8,11 @@ from typing import Any, get_args
 from starlette.testclient import TestClient
 
 from dpo_data.analysis import retention
-from dpo_data.analysis.diff import diff, what_if
+from dpo_data.analysis.diff import compare_versions
 from dpo_data.analysis.explain import explain, render
 from dpo_data.analysis.export import Format, export
 from dpo_data.analysis.sql import VIEWS, query
+from dpo_data.analysis.what_if import decide_again
 from dpo_data.review import queues
 from dpo_data.review.app import app
 from dpo_data.review.results import findings
@@ -109,8 +110,8 @@ def read_all(store: Path, summary: RefreshSummary) -> None:
     page = Path(summary["audit"]).read_text(encoding="utf-8")
     card = (version.path / "README.md").read_text(encoding="utf-8")
     shown = [page, card, *refresh_lines(summary), *stats_lines(version.stats)]
-    changed = what_if(store, "current", {"agreement.min_confidence": 0.9})
-    compared = diff(store, version.id)
+    changed = decide_again(store, "current", {"agreement.min_confidence": 0.9})
+    compared = compare_versions(store, version.id)
     shown += [*what_if_lines(changed), *diff_lines(compared), *version_lines(retention.published(store))]
     assert versions.verify(version) == []
     for name in VIEWS:

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpo_data.formats.detect import detect
+from dpo_data.ingest.append import append_batch
 from dpo_data.ingest.paths import find
+from dpo_data.ingest.preview import inspect
 from dpo_data.reading.files import rows
 from dpo_data.schema import DataError
-from dpo_data.store.batches import append, inspect, open_batches
+from dpo_data.store.batches import open_batches
 from helpers.format_samples import SAMPLES
 
 Choose = Callable[[Sequence[Any]], Any]
@@ -123,7 +125,7 @@ def problem(path: Path, name: str | None, columns: dict[str, str] | None = None)
             return f"an error of {path.name} that does not name it: {error}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            summary = append(Path(folder), [path], "s", name, columns=columns)
+            summary = append_batch(Path(folder), [path], "s", name, columns=columns)
         except DataError:
             return None
         batches = open_batches(Path(folder))

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from dpo_data import schema
-from dpo_data.curate import CurationConfig
+from dpo_data.config import CurationConfig
 from dpo_data.ids import canonical, coin, comparison_hash, prompt_hash, text_hash
 
 # Columns that measuring adds beyond the contract, as it leaves them where nothing was found.

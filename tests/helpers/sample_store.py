@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from dpo_data.ids import text_hash
+from dpo_data.ingest.append import append_batch
 from dpo_data.measures import similarity
 from dpo_data.store import batches
 from dpo_data.text import embeddings
@@ -16,7 +17,7 @@ SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
 def store_of(store: Path, *names: str) -> Path:
     """Append the named files, one source each."""
     for name in names:
-        batches.append(store, [SAMPLE / name], name.split(".")[0])
+        append_batch(store, [SAMPLE / name], name.split(".")[0])
     return store
 
 
