@@ -189,3 +189,33 @@ def check(frame: pl.DataFrame, schema: pl.Schema, where: str) -> pl.DataFrame:
 def empty(schema: pl.Schema) -> pl.DataFrame:
     """A table with the contract's columns and no rows."""
     return pl.DataFrame(schema=schema)
+
+
+SPLITS = ("train", "validation", "test")
+
+
+# Columns of every pairs shard behind the wire format: what the margin report groups by.
+SLICE_COLUMNS = pl.Schema(
+    {
+        "agreement": pl.Float64,
+        "similarity": pl.Float64,
+        "edit_ratio": pl.Float64,
+        "length_gap_tokens": pl.Int64,  # chosen - rejected; null where tokens were not counted
+        "length_gap_chars": pl.Int64,
+        "tokens_chosen": pl.UInt32,
+        "tokens_rejected": pl.UInt32,
+        "turns": pl.UInt32,
+        "language": pl.String,
+        "prompt_group": pl.String,
+        "annotators": pl.UInt32,
+        "votes": pl.UInt32,
+        "in_cycle": pl.Boolean,
+        "x": pl.Float64,  # where the prompt lies on a plane, for plots
+        "y": pl.Float64,
+    }
+)
+
+
+def no_pairs(slices: tuple[str, ...]) -> pl.DataFrame:
+    """The columns of the pairs shards without a row, for versions that hold unpaired responses only."""
+    return empty(pl.Schema({**PAIRS, **SLICE_COLUMNS, **dict.fromkeys(slices, pl.String())}))

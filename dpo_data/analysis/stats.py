@@ -19,7 +19,8 @@ from dpo_data.analysis.leaks import leaks
 from dpo_data.analysis.reasons import EXAMPLES, funnel, reason_pairs, reason_sets, reasons, sample
 from dpo_data.analysis.trust import trust
 from dpo_data.measures import cycles, length_bias, style_bias
-from dpo_data.release.shards import KEPT, SPLITS
+from dpo_data.release.shards import KEPT
+from dpo_data.schema import SPLITS
 from dpo_data.votes import agreement_coefficients
 from dpo_data.votes.agreement import collapse
 

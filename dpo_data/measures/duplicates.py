@@ -36,11 +36,6 @@ class DuplicateLimits(Settings):
     drop_contradicted: bool = True
 
 
-def signatures(prompt: Ragged, response_a: Ragged, response_b: Ragged) -> pl.Series:
-    """One MinHash per comparison over the shingles of its three parts: the order of the sides does not matter."""
-    return minhash.sign(minhash.join(prompt, response_a, response_b))
-
-
 def proposals(signed: pl.DataFrame, executor: Executor | None = None) -> pl.DataFrame:
     """Pairs of ids (`left` < `right`) whose signatures meet in a band. `signed`: comparison_id, signature."""
     known = signed.drop_nulls("signature").sort("comparison_id")

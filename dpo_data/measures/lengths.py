@@ -16,11 +16,6 @@ class SizeLimits(Settings):
     max_length: int | None = 1024  # prompt and response together, as TRL's DPOConfig.max_length (1024)
 
 
-def count(text: pl.Expr) -> dict[str, pl.Expr]:
-    """`chars` and `words` of a text column."""
-    return {"chars": text.str.len_chars(), "words": text.str.count_matches(r"\S+")}
-
-
 def measure(ledger: pl.DataFrame) -> pl.DataFrame:
     """Add `tokens_to_parting`, the tokens up to where the responses part; null where they are identical or not counted.
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dpo_data.release.shards import SPLITS
+from dpo_data.schema import SPLITS
 
 _LOAD = """```python
 from datasets import load_dataset

@@ -16,32 +16,8 @@ from pydantic import Field
 
 from dpo_data import schema
 from dpo_data.release.unpaired import unpair
-from dpo_data.schema import DataError
+from dpo_data.schema import SLICE_COLUMNS, SPLITS, DataError
 from dpo_data.settings import Settings
-
-SPLITS = ("train", "validation", "test")
-
-# Columns of every pairs shard behind the wire format: what the margin report groups by.
-SLICE_COLUMNS = pl.Schema(
-    {
-        "agreement": pl.Float64,
-        "similarity": pl.Float64,
-        "edit_ratio": pl.Float64,
-        "length_gap_tokens": pl.Int64,  # chosen - rejected; null where tokens were not counted
-        "length_gap_chars": pl.Int64,
-        "tokens_chosen": pl.UInt32,
-        "tokens_rejected": pl.UInt32,
-        "turns": pl.UInt32,
-        "language": pl.String,
-        "prompt_group": pl.String,
-        "annotators": pl.UInt32,
-        "votes": pl.UInt32,
-        "in_cycle": pl.Boolean,
-        "x": pl.Float64,  # where the prompt lies on a plane, for plots
-        "y": pl.Float64,
-    }
-)
-
 
 _CONVERTED = 10_000  # rows turned into Arrow at a time: 32-bit offsets hold 2 GB, so 200 kB a text on average
 _SCANNED = 100_000  # rows of a row group in tables that are read by column; DuckDB and polars like them of this size
@@ -112,11 +88,6 @@ def write_pairs(
         writer.add(thumbs.filter(pl.col("split") == split))
     for writer in (*pairs.values(), *halves.values()):
         writer.close()
-
-
-def no_pairs(slices: tuple[str, ...]) -> pl.DataFrame:
-    """The columns of the pairs shards without a row, for versions that hold unpaired responses only."""
-    return schema.empty(pl.Schema({**schema.PAIRS, **SLICE_COLUMNS, **dict.fromkeys(slices, pl.String())}))
 
 
 def pair_columns(rows: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:

@@ -15,8 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from dpo_data.release import shards
-from dpo_data.schema import DataError
+from dpo_data.schema import SPLITS, DataError, no_pairs
 from dpo_data.store import atomic, lock, pointer
 
 LEFTOVER = ".publishing-"
@@ -57,11 +56,11 @@ class Version:
         No rows where the version holds unpaired responses only.
         """
         without = not any(entry["path"].startswith("pairs/") for entry in self.manifest["files"])
-        if without and split in (None, *shards.SPLITS):
-            return shards.no_pairs(tuple(self.manifest["config"]["slices"])).lazy()
+        if without and split in (None, *SPLITS):
+            return no_pairs(tuple(self.manifest["config"]["slices"])).lazy()
         files = sorted((self.path / "pairs").glob(f"{split or '*'}-*.parquet"))
         if not files:
-            raise DataError(f"Version {self.id} has no pairs of split {split!r}. Splits: {', '.join(shards.SPLITS)}.")
+            raise DataError(f"Version {self.id} has no pairs of split {split!r}. Splits: {', '.join(SPLITS)}.")
         return pl.scan_parquet(files, glob=False)
 
 

@@ -11,9 +11,11 @@ import polars as pl
 
 from dpo_data.executor import Executor
 from dpo_data.ids import text_hash
-from dpo_data.measures import duplicates, lengths, similarity
 from dpo_data.schema import MEASURES
 from dpo_data.text import blocks, languages, minhash, style
+from dpo_data.text.edit_distance import edit_ratio
+from dpo_data.text.minhash import sign_comparisons
+from dpo_data.text.style import length_counts
 from dpo_data.text.token_hashes import Tokens, tokens
 
 FILE = "measures.parquet"
@@ -69,7 +71,9 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
     sides = {
         f"{name}_{side}": count
         for side in ("a", "b")
-        for name, count in (lengths.count(pl.col(f"response_{side}")) | style.count(pl.col(f"response_{side}"))).items()
+        for name, count in (
+            length_counts(pl.col(f"response_{side}")) | style.style_counts(pl.col(f"response_{side}"))
+        ).items()
     }
     measured = texts.select(
         "comparison_id",
@@ -87,7 +91,7 @@ def measure(comparisons: pl.DataFrame) -> pl.DataFrame:
         language_a=languages.identify(texts["response_a"]),
         language_b=languages.identify(texts["response_b"]),
         edit_ratio=_edit_ratios(found, rows),
-        signature=duplicates.signatures(*parts),
+        signature=sign_comparisons(*parts),
     )
     # A prompt's own signature is stored with its first row in the block; its other rows would only repeat it.
     first = measured["prompt_hash"].is_first_distinct()
@@ -109,9 +113,6 @@ def _edit_ratios(found: Tokens, rows: int) -> pl.Series:
     codes, borders = found.exact.tolist(), found.offsets.tolist()
     side_a, side_b = borders[rows : 2 * rows + 1], borders[2 * rows :]
     return pl.Series(
-        [
-            similarity.edit_ratio(codes[side_a[row] : side_a[row + 1]], codes[side_b[row] : side_b[row + 1]])
-            for row in range(rows)
-        ],
+        [edit_ratio(codes[side_a[row] : side_a[row + 1]], codes[side_b[row] : side_b[row + 1]]) for row in range(rows)],
         dtype=pl.Float64,
     )

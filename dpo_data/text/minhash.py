@@ -17,6 +17,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from dpo_data.executor import Executor, Inline
+from dpo_data.text import minhash
 from dpo_data.text.token_hashes import I64, Ragged, mix, offsets_of
 
 METHOD = f"near 1, rensa {version('rensa')}"  # raise it when the same text would be signed or compared otherwise
@@ -87,7 +88,7 @@ def sign(rows: Ragged) -> pl.Series:
 
 def unpack(signatures: pl.Series) -> npt.NDArray[np.uint32]:
     """Signatures as a matrix (rows, PERMUTATIONS); no null may be among them."""
-    column = signatures.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    column = sign_comparisons.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     _, borders, content = column.buffers()
     if content is None or not len(column):
         return np.empty((0, PERMUTATIONS), np.uint32)
@@ -101,7 +102,7 @@ def candidates(signatures: pl.Series, executor: Executor | None = None) -> tuple
 
     Rows must come in an order of their own (by id): the answer then depends on nothing else. Bands are shared out.
     """
-    matrix = unpack(signatures)
+    matrix = unpack(sign_comparisons)
     keys = np.empty((BANDS, len(matrix)), np.uint64)
     for band in range(BANDS):
         keys[band] = np.uint64(band)
@@ -158,3 +159,8 @@ def components(count: int, left: Sequence[int] | I64, right: Sequence[int] | I64
     smallest = np.full(label.max() + 1 if count else 0, count, np.int64)
     np.minimum.at(smallest, label, np.arange(count, dtype=np.int64))
     return np.asarray(smallest[label], np.int64)
+
+
+def sign_comparisons(prompt: Ragged, response_a: Ragged, response_b: Ragged) -> pl.Series:
+    """One MinHash per comparison over the shingles of its three parts: the order of the sides does not matter."""
+    return minhash.sign(minhash.join(prompt, response_a, response_b))

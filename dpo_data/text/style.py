@@ -12,7 +12,7 @@ _LIST = r"(?m)^[ \t]*(?:\d+\.|[-*+])\s"
 _BOLD = r"\*\*[^*\n]+\*\*|__[^_\n]+__"
 
 
-def count(text: pl.Expr) -> dict[str, pl.Expr]:
+def style_counts(text: pl.Expr) -> dict[str, pl.Expr]:
     """`headers`, `lists` (items), `bold` (spans) and `code` (blocks) of a text column."""
     prose = pl.when(text.str.contains("```", literal=True)).then(text.str.replace_all(_BLOCK, "")).otherwise(text)
     return {
@@ -21,3 +21,8 @@ def count(text: pl.Expr) -> dict[str, pl.Expr]:
         "bold": prose.str.count_matches(_BOLD),
         "code": (text.str.count_matches("```", literal=True) + 1) // 2,
     }
+
+
+def length_counts(text: pl.Expr) -> dict[str, pl.Expr]:
+    """`chars` and `words` of a text column."""
+    return {"chars": text.str.len_chars(), "words": text.str.count_matches(r"\S+")}

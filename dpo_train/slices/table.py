@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from dpo_train.data.axes import ALL, FEW, FEW_PROMPTS, FEWEST, MEASURED, SLICES, TOO_SMALL, Axis, label
-from dpo_train.report.table import render
 from dpo_train.slices.adjusted import adjusted_effects
 from dpo_train.slices.margin_change import Movement, check_log, hits, movement, splits_of
 from dpo_train.statistics import (
@@ -35,7 +34,7 @@ from dpo_train.statistics import (
     weighted_medians,
 )
 
-__all__ = ["COLUMNS", "SLICES", "describe", "render"]
+__all__ = ["COLUMNS", "SLICES", "describe"]
 
 DRAWS = 2000  # of the joint bootstrap over prompts
 

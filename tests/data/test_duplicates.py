@@ -11,6 +11,7 @@ import pytest
 from dpo_data.measures import duplicates
 from dpo_data.measures.duplicates import DuplicateLimits
 from dpo_data.text import minhash
+from dpo_data.text.minhash import sign_comparisons
 from dpo_data.text.token_hashes import tokens
 
 LONG = " ".join(f"word{number}" for number in range(40))
@@ -24,7 +25,7 @@ def texts(*rows: tuple[str, str, str, str]) -> pl.DataFrame:
 
 def signed(frame: pl.DataFrame) -> pl.DataFrame:
     parts = [minhash.shingles(tokens(frame[name]).words()) for name in ("prompt", "response_a", "response_b")]
-    return frame.select("comparison_id").with_columns(signature=duplicates.signatures(*parts))
+    return frame.select("comparison_id").with_columns(signature=sign_comparisons(*parts))
 
 
 def edges(frame: pl.DataFrame) -> pl.DataFrame:

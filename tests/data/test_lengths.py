@@ -4,11 +4,12 @@ import polars as pl
 
 from dpo_data.measures import lengths
 from dpo_data.measures.lengths import SizeLimits
+from dpo_data.text.style import length_counts
 
 
 def test_characters_are_code_points_and_words_are_split_on_white_space() -> None:
     frame = pl.DataFrame({"text": ["", "naïve  café\n—no", "你好"]})
-    counted = frame.select(**lengths.count(pl.col("text")))
+    counted = frame.select(**length_counts(pl.col("text")))
     assert counted["chars"].to_list() == [0, 15, 2]
     assert counted["words"].to_list() == [0, 3, 1]
 

@@ -20,5 +20,5 @@ from dpo_data.text import style
     ],
 )
 def test_style_is_counted_as_by_hand(text: str, headers: int, lists: int, bold: int, code: int) -> None:
-    counted = pl.DataFrame({"text": [text]}).select(**style.count(pl.col("text"))).row(0, named=True)
+    counted = pl.DataFrame({"text": [text]}).select(**style.style_counts(pl.col("text"))).row(0, named=True)
     assert counted == {"headers": headers, "lists": lists, "bold": bold, "code": code}

@@ -107,7 +107,7 @@ def test_length_speaks_in_the_judges_choices_and_hardly_after_the_rebalance(real
     votes, texts = tables(real_data, "qlora")
     counted = []
     for side in "ab":
-        counts = style.count(pl.col(f"response_{side}"))
+        counts = style.style_counts(pl.col(f"response_{side}"))
         counted += [value.alias(f"{name}_{side}") for name, value in counts.items()]
     measured = agreement.measure(texts.with_columns(counted), votes)
     balanced = rebalance(measured, LengthLimits(rebalance="drop")).filter(~pl.col("length_rebalanced"))

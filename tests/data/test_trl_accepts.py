@@ -8,7 +8,8 @@ from helpers.planted_version import config, ledger_of, many, plant_store
 
 from dpo_data import schema
 from dpo_data.publish import publish_version
-from dpo_data.release.shards import SLICE_COLUMNS, ShardSettings
+from dpo_data.release.shards import ShardSettings
+from dpo_data.schema import SLICE_COLUMNS
 from dpo_data.store import versions
 
 QUICK: dict[str, Any] = {

@@ -22,8 +22,8 @@ from dpo_data.ingest.append import append_batch
 from dpo_data.publish import publish_version
 from dpo_data.release import fingerprint
 from dpo_data.release.checks import PublishGates
-from dpo_data.release.shards import SLICE_COLUMNS, ShardSettings
-from dpo_data.schema import DataError
+from dpo_data.release.shards import ShardSettings
+from dpo_data.schema import SLICE_COLUMNS, DataError
 from dpo_data.store import versions
 from dpo_data.votes.agreement import AgreementLimits
 from dpo_train.config import TrainError
