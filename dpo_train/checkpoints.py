@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dpo_train.atomic import sync, sync_tree
 from dpo_train.config import TrainError
 from dpo_train.distributed import put
-from dpo_train.identity import settings_of
+from dpo_train.run import settings_of
 
 logger = logging.getLogger(__name__)
 LEDGER = "ledger"  # the file of the update ledger, in checkpoints of runs that keep one

@@ -66,7 +66,7 @@ class TrainConfig(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0)
     seed: int = 42
 
-    # speed and memory only (identity.py), and under lora_dropout which units drop
+    # speed and memory only (run.py), and under lora_dropout which units drop
     token_budget: int | None = Field(default=None, ge=1)  # tokens of a forward pass; None: fit to the device
     fsdp: bool = False  # weights in shards over the processes, for a model that one device does not hold
     prefix_sharing: bool = True  # the prompt once for both responses, where the model allows it

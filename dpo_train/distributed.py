@@ -6,6 +6,7 @@ arise, in the backward pass, so nothing is left to share for them; and their nor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from dpo_train.policy.packing import Indices
+from dpo_train.statistics import Indices
 
 
 def share(indices: Indices, accelerator: Any) -> Indices:
@@ -67,3 +68,8 @@ def put(value: Tensor, into: Tensor) -> None:
         value = distribute_tensor(value.to(into.device), into.device_mesh, into.placements, src_data_rank=None)
     with torch.no_grad():
         into.copy_(value)
+
+
+def first_process() -> bool:
+    """Whether this is the only process of a training, or the first of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"

@@ -13,9 +13,9 @@ import torch
 from dpo_train.distributed import gather, share
 from dpo_train.logs.metrics import Measured, joined, measure
 from dpo_train.policy.logprobs import Sums
-from dpo_train.policy.packing import Indices
 from dpo_train.reference import pair_logprobs, scored
 from dpo_train.scoring import Known, Scoring, neutral_point, together
+from dpo_train.statistics import Indices
 
 
 def evaluate(scoring: Scoring, known: Known, indices: Indices) -> Measured:

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.data.pairs import PairSet
 from dpo_train.distributed import gather, share
 from dpo_train.logs.metrics import Floats, Measured, joined, measure
 from dpo_train.losses import PairLogprobs, window_gradients
-from dpo_train.policy.packing import EncodedPair, Indices, cut
+from dpo_train.policy.packing import cut
 from dpo_train.reference import memory_of, pair_logprobs
 from dpo_train.scoring import Known, Scoring, neutral_point, together
+from dpo_train.statistics import Indices
 
 # Called after the gradient of some pairs was added to the parameters' `.grad`: (pairs, their indices).
 Observer = Callable[[PairSet, Indices], None]

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.data.encoded_pair import row_length
 from dpo_train.data.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.policy.architecture import attribute, layer_configs
 from dpo_train.policy.flops import least, least_forward, matmul_rate
 from dpo_train.policy.load import open_policy
-from dpo_train.policy.packing import cut, row_length
+from dpo_train.policy.packing import cut
 from dpo_train.policy.policy import Policy
 from dpo_train.setup import BUDGETS, cache_of, encoder_of, reference_pairs, steps_of, watched_pairs
 

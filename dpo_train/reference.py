@@ -24,16 +24,18 @@ import pyarrow.parquet as pq
 import torch
 
 from dpo_train.config import TEMPLATE_DATE, TrainError
+from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.data.encoding import tokenizer_fingerprint
 from dpo_train.data.pairs import PairSet, Rows
 from dpo_train.distributed import gather, share
 from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.losses.contract import PREFIXES, PairLoss
 from dpo_train.policy.logprobs import Sums
-from dpo_train.policy.packing import EncodedPair, Indices, cut
+from dpo_train.policy.packing import cut
 from dpo_train.policy.policy import Policy
 from dpo_train.policy.scoring_modes import tolerance
 from dpo_train.progress import bar
+from dpo_train.statistics import Indices
 
 Floats = npt.NDArray[np.float64]
 COLUMNS = ("chosen", "rejected", "chosen_prefix", "rejected_prefix")

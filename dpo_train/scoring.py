@@ -20,9 +20,9 @@ from dpo_train.distributed import gather
 from dpo_train.logs.metrics import Measured
 from dpo_train.losses import PairLoss, kl_estimate
 from dpo_train.losses.contract import PairLogprobs
-from dpo_train.policy.packing import Indices
 from dpo_train.policy.policy import Policy
 from dpo_train.reference import Floats, Reference, reference, scored
+from dpo_train.statistics import Indices
 
 
 @dataclass

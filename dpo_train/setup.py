@@ -20,20 +20,12 @@ from torch import Tensor, nn
 
 from dpo_train import checkpoints
 from dpo_train.atomic import sweep, write_json
-from dpo_train.claim import first_process
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.data.encoding import Encoder
 from dpo_train.data.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.data.preflight import preflight, sentences
-from dpo_train.data.run_checks import (
-    check_surroundings,
-    check_vocabulary,
-    date_in_prompts,
-    notes,
-    of_model,
-    single_prompts,
-)
-from dpo_train.distributed import whole
+from dpo_train.data.sampler import Schedule
+from dpo_train.distributed import first_process, whole
 from dpo_train.early_stopping import Evaluation
 from dpo_train.logs.metrics import Measured
 from dpo_train.logs.pair_log import PairLog
@@ -41,11 +33,19 @@ from dpo_train.policy import fsdp
 from dpo_train.policy.architecture import position_limit
 from dpo_train.policy.load import open_policy
 from dpo_train.policy.optimizer import optimizer_of
-from dpo_train.policy.packing import Indices, Schedule
 from dpo_train.policy.policy import Policy
+from dpo_train.policy.run_checks import (
+    check_surroundings,
+    check_vocabulary,
+    date_in_prompts,
+    notes,
+    of_model,
+    single_prompts,
+)
 from dpo_train.policy.scoring_modes import check_causal, choose_way
 from dpo_train.reference import check_start, fingerprint, per_token
 from dpo_train.scoring import Known, Scoring, know
+from dpo_train.statistics import Indices
 
 logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens a pass: 512 to 2048 go alike on a CPU; on a GPU a guess

@@ -5,6 +5,8 @@ prompt before they are squared (CR1, G/(G-1), Student's t with G-1 degrees of fr
 arXiv 2411.00640). The surprise: Student's t is written out below, since a training box has numpy but no scipy.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from functools import lru_cache
@@ -296,3 +298,6 @@ def correlation(first: Floats, second: Floats) -> float:
     a, b = first - first.mean(), second - second.mean()
     scale = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / scale if scale > 0 else math.nan
+
+
+Indices = npt.NDArray[np.int64]

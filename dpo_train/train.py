@@ -15,20 +15,20 @@ from pathlib import Path
 from dpo_train import checkpoints
 from dpo_train.atomic import write_json
 from dpo_train.attribution.recorder import Account, open_account
-from dpo_train.claim import held
 from dpo_train.config import TrainConfig
 from dpo_train.distributed import clip_gradient, share_gradient, whole
 from dpo_train.early_stopping import Evaluation, candidates, flattened
 from dpo_train.evaluation import at_start, evaluate
 from dpo_train.gradients import Observer, add_gradient, check_gradient, random_of_step
 from dpo_train.logs.metrics import alarms, means, untrained
-from dpo_train.logs.metrics_log import Records
+from dpo_train.logs.metrics_log import MetricsLog
 from dpo_train.logs.pair_log import PairLog, write_metadata
 from dpo_train.policy import saved
 from dpo_train.policy.card import write_card
 from dpo_train.policy.flops import Stopwatch
-from dpo_train.policy.packing import rate_factor
+from dpo_train.policy.optimizer import rate_factor
 from dpo_train.progress import bar
+from dpo_train.run import held
 from dpo_train.setup import Job, Standing, prepare, resume_from, save_checkpoint
 from dpo_train.signals import Interrupted, listening
 
@@ -72,7 +72,8 @@ def _train(config: TrainConfig, version: Path, run: Path, resume: bool, observe:
     log = PairLog(run / "pair_log.parquet", config.beta)
     standing = _begin(job, log, resume)
     account = _account(job, standing)
-    records = Records(job, standing.step)
+    first = {name: watched.first for name, watched in job.watched.items() if watched.first is not None}
+    records = MetricsLog(run, job.accelerator, job.identity["config"], first, standing.step)
     watch = Stopwatch(job.policy.counter, job.accelerator.num_processes)
     started = time.perf_counter()
     stop = _flattened(job, standing)  # of a run that had stopped early and died before its summary
@@ -176,7 +177,7 @@ def _account(job: Job, standing: Standing) -> Account | None:
     return account
 
 
-def _look(job: Job, standing: Standing, log: PairLog, records: Records) -> None:
+def _look(job: Job, standing: Standing, log: PairLog, records: MetricsLog) -> None:
     """Evaluate validation pairs and training probe; log every pair."""
     for name in ("validation", "train_probe"):
         watched = job.watched[name]

@@ -58,3 +58,6 @@ def quiet_failures() -> None:
     """For one run of a command: Prefect logs no failed run, since the command reports it. After `prepare`."""
     for name in ("FLOW_RUNS", "TASK_RUNS"):
         os.environ.setdefault(f"PREFECT_LOGGING_LOGGERS_PREFECT_{name}_LEVEL", "CRITICAL")
+
+
+STORE = Path("data/store")

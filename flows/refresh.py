@@ -21,8 +21,8 @@ from dpo_data.schema import DataError
 from dpo_data.store import forgotten, lock, versions
 from dpo_data.votes.agreement import REVIEWS
 from flows import tables
-from flows.cli.sources import contradicted_lines
 from flows.recipe import Recipe, Source
+from flows.source_text import contradicted_lines
 from flows.steps import Step, announce, plain, record_link, record_table
 
 

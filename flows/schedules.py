@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from dpo_data.schema import DataError
-from flows.cli.output import aside
 from flows.environment import prepare
+from flows.output import aside
 
 _START_SECONDS = 120  # a first start migrates its database
 

@@ -24,7 +24,7 @@ class StageError(Exception):
     """What Prefect sees of a failure: its sentence. `error` is the exception itself."""
 
     def __init__(self, error: Exception) -> None:
-        from flows.cli.output import sentence
+        from flows.output import sentence
 
         super().__init__(sentence(error))
         self.error = error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from dpo_data.schema import DataError
 from dpo_data.store import versions
+from dpo_train.run import RESULTS, settings_of
 from flows.environment import first_process, processes
 from flows.steps import Step, plain, record_table
 
@@ -60,15 +61,14 @@ def run_id(config: "TrainConfig", version: str, store: Path | None = None) -> st
 
     `store` remembers hashes of model files. Raises `TrainError` where the model is an adapter or cannot be found.
     """
-    from dpo_train import identity
     from dpo_train.policy import contents
 
     cache = store / "cache" if store is not None else None
     asked: dict[str, Any] = {
         "version": version,
-        "config": identity.settings_of(config.model_dump(mode="json")),
+        "config": settings_of(config.model_dump(mode="json")),
         "model": contents.of_model(config.model, config.revision, cache),
-        "results": identity.RESULTS,
+        "results": RESULTS,
     }
     if processes() > 1:
         asked["processes"] = processes()

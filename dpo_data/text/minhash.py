@@ -88,7 +88,7 @@ def sign(rows: Ragged) -> pl.Series:
 
 def unpack(signatures: pl.Series) -> npt.NDArray[np.uint32]:
     """Signatures as a matrix (rows, PERMUTATIONS); no null may be among them."""
-    column = sign_comparisons.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    column = signatures.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     _, borders, content = column.buffers()
     if content is None or not len(column):
         return np.empty((0, PERMUTATIONS), np.uint32)
@@ -102,7 +102,7 @@ def candidates(signatures: pl.Series, executor: Executor | None = None) -> tuple
 
     Rows must come in an order of their own (by id): the answer then depends on nothing else. Bands are shared out.
     """
-    matrix = unpack(sign_comparisons)
+    matrix = unpack(signatures)
     keys = np.empty((BANDS, len(matrix)), np.uint64)
     for band in range(BANDS):
         keys[band] = np.uint64(band)

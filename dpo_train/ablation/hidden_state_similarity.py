@@ -17,12 +17,11 @@ from dpo_train.config import TrainConfig
 from dpo_train.data.pairs import PairSet, open_pairs
 from dpo_train.policy.architecture import position_limit
 from dpo_train.policy.load import open_policy
-from dpo_train.policy.packing import Indices
 from dpo_train.policy.policy import Policy
 from dpo_train.progress import quiet_bars
 from dpo_train.setup import cache_of, encoder_of
 from dpo_train.slices.margin_change import Movement
-from dpo_train.statistics import Bools, Floats
+from dpo_train.statistics import Bools, Floats, Indices
 
 MOST = 256  # pairs of each kind; means of so many unit vectors hardly move
 

@@ -31,9 +31,8 @@ from dpo_train.checkpoints import LEDGER
 from dpo_train.data.axes import UNKNOWN
 from dpo_train.data.pairs import PairSet
 from dpo_train.logs.pair_log import replace_table
-from dpo_train.policy.packing import Indices
 from dpo_train.setup import Job
-from dpo_train.statistics import Floats
+from dpo_train.statistics import Floats, Indices
 
 logger = logging.getLogger(__name__)
 MOST_SLICES = 12  # the largest; the rest share one bucket, "other"

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dpo_train.attribution.tables import FEWEST
-from dpo_train.policy.packing import Indices
-from dpo_train.statistics import Floats
+from dpo_train.statistics import Floats, Indices
 
 
 class Drawn(NamedTuple):

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from dpo_train.config import TEMPLATE_DATE
 from dpo_train.data.dates import dated, writes_date
-from dpo_train.policy.packing import EncodedPair, row_length
+from dpo_train.data.encoded_pair import EncodedPair, row_length
 
 Messages = Sequence[Mapping[str, str]]
 RECIPE = 2  # raise it when the same text would give other tokens, or the cached columns change

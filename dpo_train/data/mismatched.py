@@ -14,8 +14,9 @@ from hashlib import blake2b
 import numpy as np
 
 from dpo_train.config import TrainError
+from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.data.pairs import PairSet
-from dpo_train.policy.packing import EncodedPair, Indices
+from dpo_train.statistics import Indices
 
 
 class Mismatched:

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dpo_train.config import TrainError
+from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.data.encoding import SCHEMA, Encoded, Encoder, columns
 from dpo_train.losses.contract import Shards
-from dpo_train.policy.packing import EncodedPair, Indices
 from dpo_train.progress import quiet_bars
+from dpo_train.statistics import Indices
 
 SPLITS = ("train", "validation", "test")
 _NEEDED: dict[Shards, tuple[str, ...]] = {

@@ -7,39 +7,41 @@ writes the later ones again. The surprise: a power cut can leave half a line at 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dpo_train.atomic import replacing
-from dpo_train.logs.metrics import means
-from dpo_train.setup import Job
+from dpo_train.logs.metrics import Measured, means
 
 
-class Records:
-    """The rows of one run, from step `step` on."""
+class MetricsLog:
+    """The rows of one run, from step `step` on; `first` are the evaluations before the first step, by name."""
 
-    def __init__(self, job: Job, step: int) -> None:
-        self.job = job
-        self.path = job.run / "metrics.jsonl"
-        if job.accelerator.is_main_process:
+    def __init__(
+        self, run: Path, accelerator: Any, config: dict[str, Any], first: Mapping[str, Measured], step: int
+    ) -> None:
+        self.accelerator = accelerator
+        self.path = run / "metrics.jsonl"
+        if accelerator.is_main_process:
             # A run that starts at step 0 writes the rows of step 0 itself, also where a killed one had written them.
             kept = [row for row in read(self.path) if row["step"] <= step] if step else []
             with replacing(self.path) as partial:
                 partial.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")
-        names = {"wandb": {"name": job.run.name, "dir": str(job.run)}, "trackio": {"name": job.run.name}}
-        names["mlflow"] = {"run_name": job.run.name}
-        job.accelerator.init_trackers("dpo", _flat(job.identity["config"]), names)
+        names = {"wandb": {"name": run.name, "dir": str(run)}, "trackio": {"name": run.name}}
+        names["mlflow"] = {"run_name": run.name}
+        accelerator.init_trackers("dpo", _flat(config), names)
         if step == 0:
-            for watched in job.watched.values():
-                if watched.first is not None and watched.name != "test":
-                    self.add("eval" if watched.name == "validation" else watched.name, 0, means(watched.first))
+            for name, measured in first.items():
+                if name != "test":
+                    self.add("eval" if name == "validation" else name, 0, means(measured))
 
     def add(self, kind: str, step: int, row: dict[str, float]) -> None:
         """Write one row at once, so that an interruption loses none."""
-        if self.job.accelerator.is_main_process:
+        if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"kind": kind, "step": step, **row}) + "\n")
-        self.job.accelerator.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)
+        self.accelerator.log({f"{kind}/{name}": value for name, value in row.items()}, step=step)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from dpo_train.atomic import replacing
 from dpo_train.data.pairs import PairSet
 from dpo_train.logs.metrics import Measured
-from dpo_train.policy.packing import Indices
+from dpo_train.statistics import Indices
 
 SCHEMA = pa.schema(
     [

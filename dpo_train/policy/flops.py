@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dpo_train.data.encoded_pair import EncodedPair, opening
 from dpo_train.data.pairs import PairSet
 from dpo_train.policy.architecture import attribute, layer_configs
 from dpo_train.policy.cpu_matmul import matmul, usable
-from dpo_train.policy.packing import EncodedPair, Indices, MicroBatch, opening
+from dpo_train.policy.packing import MicroBatch
+from dpo_train.statistics import Indices
 
 MULTIPLY_ADD = 2  # floating-point operations of a weight met by a token
 

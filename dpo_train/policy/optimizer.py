@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,3 +40,17 @@ def undecayed(network: nn.Module, parameters: Mapping[str, nn.Parameter]) -> set
         for name, _ in module.named_parameters(recurse=False)
     }
     return {name for name in parameters if name in in_norms or _NOT_DECAYED.search(name.lower())}
+
+
+def rate_factor(kind: str, step: int, total: int, warmup_ratio: float) -> float:
+    """What the peak learning rate is multiplied by at optimiser step `step` (from 0) of `total`.
+
+    transformers' schedules of these names, but for one thing: the first step of a warm-up is not spent at rate 0.
+    """
+    warmup = 0 if kind == "constant" else int(np.ceil(warmup_ratio * total))
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    if kind == "linear":
+        return 1 - done
+    return float(0.5 * (1 + np.cos(np.pi * done))) if kind == "cosine" else 1.0

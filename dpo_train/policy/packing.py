@@ -16,18 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dpo_train.data.encoded_pair import EncodedPair, opening
 from dpo_train.policy.packed_attention import Span, span
+from dpo_train.statistics import Indices
 
-Indices = npt.NDArray[np.int64]
 CPU = torch.device("cpu")
-
-
-class EncodedPair(NamedTuple):
-    """Token ids of one pair; the responses end with the end-of-turn token unless they were cut."""
-
-    prompt: Sequence[int]
-    chosen: Sequence[int]
-    rejected: Sequence[int]
 
 
 class MicroBatch(NamedTuple):
@@ -47,61 +40,6 @@ class MicroBatch(NamedTuple):
     chosen_tokens: Tensor  # (pairs,)
     rejected_tokens: Tensor  # (pairs,)
     spans: tuple[Span, ...] | None
-
-
-def opening(pair: EncodedPair) -> int:
-    """How many tokens both responses open with."""
-    count = 0
-    for left, right in zip(pair.chosen, pair.rejected, strict=False):
-        if left != right:
-            break
-        count += 1
-    return count
-
-
-def end(pair: EncodedPair) -> int:
-    """Input tokens of the pair's longer response with the prompt before it."""
-    return len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) - 1
-
-
-def row_length(pair: EncodedPair) -> int:
-    """Input tokens of the pair's shared row: prefix + the diverging parts, without either's last token."""
-    shared = opening(pair)
-    inputs = len(pair.prompt) + shared
-    return inputs + max(0, len(pair.chosen) - shared - 1) + max(0, len(pair.rejected) - shared - 1)
-
-
-class Schedule(NamedTuple):
-    """Which pairs each optimiser step takes: every epoch a new permutation by seed, the last window may be short."""
-
-    pairs: int
-    per_step: int
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps of one pass over the pairs, the uneven last one included."""
-        return -(-self.pairs // self.per_step)
-
-    def window(self, step: int) -> Indices:
-        """Indices of the pairs of optimiser step `step` (from 0): a function of the seed and the step, nothing else."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
-        return order[place * self.per_step : (place + 1) * self.per_step]
-
-
-def rate_factor(kind: str, step: int, total: int, warmup_ratio: float) -> float:
-    """What the peak learning rate is multiplied by at optimiser step `step` (from 0) of `total`.
-
-    transformers' schedules of these names, but for one thing: the first step of a warm-up is not spent at rate 0.
-    """
-    warmup = 0 if kind == "constant" else int(np.ceil(warmup_ratio * total))
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, total - warmup)
-    if kind == "linear":
-        return 1 - done
-    return float(0.5 * (1 + np.cos(np.pi * done))) if kind == "cosine" else 1.0
 
 
 def cut(lengths: Indices, budget: int, beyond: npt.NDArray[np.bool_] | None = None) -> list[Indices]:

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor, nn
 from xxhash import xxh3_128
 
+from dpo_train.data.encoded_pair import EncodedPair, end
 from dpo_train.data.pairs import Rows
 from dpo_train.policy.flops import Counter, shape_of
 from dpo_train.policy.fsdp import Sharded, as_first, most_passes, recover, shard
 from dpo_train.policy.logprobs import Sums, sums
 from dpo_train.policy.packed_attention import NAME, read_whole_pairs
-from dpo_train.policy.packing import EncodedPair, Indices, collate, end
+from dpo_train.policy.packing import collate
 from dpo_train.progress import quiet_bars, quiet_peft
+from dpo_train.statistics import Indices
 
 Way = Literal["shared", "apart", "whole logits"]  # of scoring pairs, as ways.py tells them apart
 

@@ -21,10 +21,10 @@ import torch
 from dpo_train.atomic import sync, sync_tree, write_json
 from dpo_train.config import TrainError
 from dpo_train.data.pairs import PairSet
-from dpo_train.policy.packing import Indices
 from dpo_train.policy.policy import Policy
 from dpo_train.policy.scoring_modes import tolerance
 from dpo_train.progress import quiet_bars
+from dpo_train.statistics import Indices
 
 logger = logging.getLogger(__name__)
 NAME = "probe.json"

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from dpo_train.config import TrainError
+from dpo_train.data.encoded_pair import EncodedPair, end, opening
 from dpo_train.policy.architecture import attribute
 from dpo_train.policy.logprobs import Sums
-from dpo_train.policy.packing import EncodedPair, Indices, end, opening
 from dpo_train.policy.policy import Policy, Way
+from dpo_train.statistics import Indices
 
 SIZES = (16, 8, 24)  # tokens of a checked pair: of the prompt, of what both responses open with, of the rest
 WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from dpo_data.text.escape import inert
-from flows.cli import data, output, runs, sources
-from flows.cli.options import STORE, Json, Store
-from flows.cli.output import answer, aside, columns, working
-from flows.environment import first_process, processes
+from flows import output
+from flows.cli import data, runs, sources
+from flows.cli.options import Json, Store
+from flows.environment import STORE, first_process, processes
+from flows.output import answer, aside, columns, working
 
 app = typer.Typer(
     help="Raw comparisons to audited preference pairs, to a DPO-trained policy, to the slices that moved the margins.",

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import STORE, Json, Store
-from flows.cli.output import answer, columns, say
+from flows.cli.options import Json, Store
+from flows.environment import STORE
+from flows.output import answer, columns, say
 
 app = typer.Typer()
 

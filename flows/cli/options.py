@@ -7,5 +7,3 @@ import typer
 
 Store = Annotated[Path, typer.Option("--store", help="Where batches, versions and runs live.", envvar="DPO_STORE")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
-
-STORE = Path("data/store")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_data.schema import DataError
-from flows.cli.output import percent
+from flows.output import percent
 
 
 def serve(

@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import STORE, Json, Store
-from flows.cli.output import answer, columns
+from flows.cli.options import Json, Store
+from flows.environment import STORE
+from flows.output import answer, columns
 
 app = typer.Typer()
 

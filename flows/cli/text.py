@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.output import columns, number, percent
-from flows.cli.sources import contradicted_lines, departed_lines, reading_lines
+from flows.output import columns, number, percent
+from flows.source_text import contradicted_lines, departed_lines, reading_lines
 
 if TYPE_CHECKING:
     from dpo_data.analysis.retention import Pruning, Published

@@ -10,7 +10,7 @@ from helpers.sample_store import SAMPLE
 
 from dpo_data.ingest import paths
 from dpo_data.schema import DataError
-from flows.cli.output import failure
+from flows.output import failure
 from flows.recipe import load
 
 SECRET = "S3CR3T/pa+ss"

@@ -12,7 +12,7 @@ import pytest
 
 from dpo_data.analysis import explain_text
 from dpo_data.text.escape import HIDDEN, inert, visible
-from flows.cli import output
+from flows import output
 
 ROOT = Path(__file__).resolve().parents[2]
 C0 = [chr(code) for code in range(0x20) if chr(code) not in "\t\n"]

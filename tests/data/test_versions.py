@@ -27,7 +27,7 @@ from dpo_data.schema import SLICE_COLUMNS, DataError
 from dpo_data.store import versions
 from dpo_data.votes.agreement import AgreementLimits
 from dpo_train.config import TrainError
-from flows.cli.output import failure
+from flows.output import failure
 
 CONFIG = config()
 

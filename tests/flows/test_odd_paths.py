@@ -16,8 +16,8 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from flows.cli.app import app
-from flows.cli.output import failure
 from flows.environment import prepare
+from flows.output import failure
 
 ODD = ["br[1]ack", "st*r", "wh?t", "open[", "quote's", "per%20cent #1"]
 

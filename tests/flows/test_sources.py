@@ -20,10 +20,10 @@ from dpo_data.measures import prompts
 from dpo_data.schema import DataError
 from dpo_data.store import batches, forgotten, readings, versions
 from dpo_data.votes import agreement
-from flows.cli.sources import batch_lines, departed_lines, reading_lines
 from flows.cli.text import refresh_lines
 from flows.recipe import load
 from flows.refresh import refresh
+from flows.source_text import batch_lines, departed_lines, reading_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 CURATION = {"tokenizer": None, "embedding_model": None}

@@ -8,8 +8,9 @@ from helpers import tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpo_train.config import TrainConfig
+from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.policy.flops import Counter, Shape, least, shape_of
-from dpo_train.policy.packing import EncodedPair, collate
+from dpo_train.policy.packing import collate
 from dpo_train.train import train
 
 PAIR = EncodedPair(prompt=(1, 2, 3), chosen=(4, 5, 6), rejected=(4, 7))

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from helpers import tiny
 from torch import Tensor, nn
 
+from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.policy.lm_head import token_collisions, token_logps
 from dpo_train.policy.logprobs import Sums, sums
 from dpo_train.policy.packed_attention import read_whole_pairs
-from dpo_train.policy.packing import EncodedPair, collate
+from dpo_train.policy.packing import collate
 
 ROUNDING = 1e-6  # of a gradient: Llama's norms work in float32 whatever the weights are
 PAIRS = [

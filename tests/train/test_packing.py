@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_train.policy.packing import EncodedPair, Schedule, collate, cut, rate_factor, row_length
+from dpo_train.data.encoded_pair import EncodedPair, row_length
+from dpo_train.data.sampler import Schedule
+from dpo_train.policy.optimizer import rate_factor
+from dpo_train.policy.packing import collate, cut
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=40)
 

@@ -9,13 +9,13 @@ import torch
 from helpers import tiny
 
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.data.encoding import Encoder
 from dpo_train.data.pairs import PairSet, open_pairs
 from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
 from dpo_train.losses import Sigmoid
 from dpo_train.policy.load import wrap
-from dpo_train.policy.packing import EncodedPair
 from dpo_train.policy.policy import Policy, fingerprint_of
 from dpo_train.reference import Reference, check_start, reference
 from dpo_train.scoring import Known, Scoring

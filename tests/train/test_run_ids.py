@@ -17,8 +17,8 @@ from helpers import tiny
 
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.data.encoding import Encoder
-from dpo_train.identity import RESULTS, settings_of
 from dpo_train.policy import contents
+from dpo_train.run import RESULTS, settings_of
 from dpo_train.train import train
 from flows.train import run_id
 
@@ -299,7 +299,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "all weights": {"use_peft": False, "learning_rate": 1e-3, "weight_decay": 0.1, "loss_type": "ipo"},
     "single responses": {"loss_type": "kto", "lr_scheduler_type": "cosine", "lora_target_modules": "all-linear"},
 }
-# Losses of four steps and the last held-out margin, by `identity.RESULTS`.
+# Losses of four steps and the last held-out margin, by `run.RESULTS`.
 NUMBERS = {
     "1": {
         "adapter": [0.6931471805599, 0.6038394310450, 0.4531498448957, 0.4317661718920, 0.7795539059578],
@@ -311,7 +311,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_change_only_with_the_version_of_results(tmp_path: Path, kind: str) -> None:
-    """If this fails on purpose, raise `identity.RESULTS` and put the new numbers here under it."""
+    """If this fails on purpose, raise `run.RESULTS` and put the new numbers here under it."""
     make = tiny.unpaired_version if kind == "single responses" else tiny.version
     model, version = tiny.model_folder(tmp_path / "model", dtype=torch.float64), make(tmp_path)
     config = tiny.settings(

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from dpo_data.analysis import retention
 from dpo_data.schema import DataError
-from dpo_train import claim
 from dpo_train.config import TrainError
+from dpo_train.run import held
 from dpo_train.train import train
 from flows.cli import runs
 from flows.cli.app import app
@@ -27,8 +27,8 @@ settings = partial(tiny.settings, per_device_train_batch_size=6, max_steps=2, ev
 HOLDER = """
 import sys
 from pathlib import Path
-from dpo_train import claim
-with claim.held(Path(sys.argv[1]), Path(sys.argv[2])):
+from dpo_train.run import held
+with held(Path(sys.argv[1]), Path(sys.argv[2])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -83,7 +83,7 @@ def test_a_second_training_of_a_run_is_refused_and_names_the_first(store: Path) 
 def test_a_version_that_was_removed_meanwhile_is_named(store: Path) -> None:
     with (
         pytest.raises(TrainError, match=r"version gone is not there.*removed meanwhile"),
-        claim.held(store / "runs" / "one", store / "versions" / "gone"),
+        held(store / "runs" / "one", store / "versions" / "gone"),
     ):
         pass
 

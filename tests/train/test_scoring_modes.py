@@ -9,6 +9,7 @@ import torch
 from helpers import tiny
 
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.data.encoded_pair import EncodedPair, end, row_length
 from dpo_train.data.encoding import Encoder
 from dpo_train.data.pairs import open_pairs
 from dpo_train.gradients import add_gradient
@@ -16,7 +17,7 @@ from dpo_train.losses import Sigmoid
 from dpo_train.policy.load import wrap
 from dpo_train.policy.logprobs import Sums
 from dpo_train.policy.packed_attention import span
-from dpo_train.policy.packing import EncodedPair, cut, end, row_length
+from dpo_train.policy.packing import cut
 from dpo_train.policy.policy import Policy
 from dpo_train.policy.scoring_modes import check_causal, choose_way, widest_difference
 from dpo_train.reference import reference, scored

@@ -8,6 +8,7 @@ from helpers import synthetic_run
 
 from dpo_train.config import TrainError
 from dpo_train.data.axes import columns_of, label, left_out
+from dpo_train.report.table import render
 from dpo_train.slices import table as slices
 from dpo_train.slices.adjusted import adjusted_effects, rank_axes
 from dpo_train.slices.margin_change import beta_of, movement
@@ -177,7 +178,7 @@ def test_pairs_of_another_run_are_an_error() -> None:
 
 
 def test_the_printed_table_names_the_slice_to_fix_and_every_slice(planted: tuple[pa.Table, pa.Table]) -> None:
-    printed = slices.render(slices.describe(*planted, draws=50))
+    printed = render(slices.describe(*planted, draws=50))
     assert "Fix first: source = flipped. Its margins fell" in printed
     for row in ("source = judges", "language = not measured", "all pairs"):
         assert row in printed

@@ -15,6 +15,7 @@ import torch
 from helpers import tiny
 
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.data.encoding import Encoder
 from dpo_train.data.mismatched import partners
 from dpo_train.data.pairs import open_pairs
@@ -22,7 +23,6 @@ from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
 from dpo_train.losses import Kto
 from dpo_train.policy.load import wrap
-from dpo_train.policy.packing import EncodedPair
 from dpo_train.scoring import Known, Scoring, know, neutral_point
 from dpo_train.train import train
 

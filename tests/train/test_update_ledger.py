@@ -9,9 +9,10 @@ from helpers.toy_policy import planted, train
 
 from dpo_train.attribution.update_ledger import EXTRA, Interval, Ledger, cannot_book, plan
 from dpo_train.config import TrainError
+from dpo_train.data.encoded_pair import EncodedPair, row_length
 from dpo_train.policy.logprobs import sums
 from dpo_train.policy.packed_attention import read_whole_pairs
-from dpo_train.policy.packing import EncodedPair, collate, row_length
+from dpo_train.policy.packing import collate
 
 SLICES = ["a", "b", "flipped"]
 

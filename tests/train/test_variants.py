@@ -75,7 +75,7 @@ def test_dora_and_rslora_train_and_open_as_what_they_are(place: tuple[Path, Path
 def test_a_tracker_or_a_quantiser_that_is_not_installed_is_named_with_what_to_do(
     place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpo_train.data.run_checks.find_spec", lambda name: None if name == "wandb" else object())
+    monkeypatch.setattr("dpo_train.policy.run_checks.find_spec", lambda name: None if name == "wandb" else object())
     with pytest.raises(TrainError, match=r"report_to names wandb, which is not installed: run `pip install wandb`"):
         train(settings(place[0], report_to=("tensorboard", "wandb")), place[1], tmp_path / "run")
     with pytest.raises(TrainError, match="load_in_4bit needs a GPU"):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dpo_data.text.escape import inert
-from flows.cli import failures
+from flows import failures
 
 _FOR_THE_USER = (("dpo_data.schema", "DataError"), ("dpo_train.config", "TrainError"))
 _MOST = 2_000  # characters of an error message: one quotes the data's own keys, and there may be thousands
