@@ -6,6 +6,7 @@ The id is a hash of the inputs and the decisions, so publishing the same twice d
 """
 
 import json
+import logging
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,8 @@ from dpo_data.store import atomic, batches, lock, pointer
 from dpo_data.store.versions import LEFTOVER, Version, current
 from dpo_data.votes.agreement import collapse
 from dpo_data.votes.annotators import annotators
+
+logger = logging.getLogger(__name__)
 
 
 def publish_version(
@@ -71,7 +74,7 @@ def _publish(
         atomic.discard(leftover)
     created = not (folder / version / "manifest.json").exists()
     if created:
-        before = current(store)
+        before = _previous(store)
         lone = unpaired.lone(opened.thumbs().collect(), ledger, config.splits)
         thumbs = lone[0] if shard_settings.unpaired else lone[0].clear()
         if not checks.anything(ledger, thumbs):
@@ -80,7 +83,7 @@ def _publish(
         checks.refuse(ledger, thumbs, earlier, publish_gates)
         hidden = folder / f"{LEFTOVER}{version}"
         hidden.mkdir()
-        manifest = {"version": version, **identity, "batches": _sources(opened)}
+        manifest = {"version": version, "schema": schema.SCHEMA, **identity, "batches": _sources(opened)}
         try:
             _write(hidden, ledger, opened, config, shard_settings, manifest, lone)
             _compare(hidden, ledger, before)
@@ -97,6 +100,19 @@ def _publish(
     with pointer.moving(store):
         moved = pointer.move(store, version=version)
     return Version(version, folder / version, created, moved)
+
+
+def _previous(store: Path) -> Version | None:
+    """The current version, to compare with; None, and a line in the log, where its tables have another schema."""
+    before = current(store, any_schema=True)
+    if before is None or before.manifest.get("schema", 1) == schema.SCHEMA:
+        return before
+    logger.warning(
+        "Version %s has tables of another schema: the new version is not compared with it, and the limits on changes "
+        "are not applied this once.",
+        before.id,
+    )
+    return None
 
 
 def _write(

@@ -6,6 +6,9 @@ response with the smaller text hash, whatever order a source showed.
 
 import polars as pl
 
+SCHEMA = 2
+"""Number of the tables of a version, in its manifest. Raise it when a column changes its name or meaning."""
+
 MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
 ATTRIBUTES = pl.List(pl.Struct({"key": pl.String(), "value": pl.String()}))
 
@@ -98,13 +101,13 @@ LEDGER = pl.Schema(
         "preferred": pl.String(),  # a, b or null
         "agreement": pl.Float64(),  # share of the votes that chose `preferred`; null below two votes
         "confidence": pl.Float64(),  # P(`preferred` is better) + P(neither is) / 2, by the votes
-        "neither": pl.Float64(),  # P(neither is better)
+        "p_equal": pl.Float64(),  # P(neither is better)
         **{name: kind for name, kind in MEASURES.items() if name != "comparison_id" and kind != pl.Binary},
         "tokens_prompt": pl.UInt32(),
         "tokens_a": pl.UInt32(),
         "tokens_b": pl.UInt32(),
         "tokens_shared": pl.UInt32(),  # tokens both responses start with, end mark included
-        "tokens_to_parting": pl.UInt32(),  # of the prompt and these: where training sees the first difference
+        "tokens_to_divergence": pl.UInt32(),  # of the prompt and these: where training sees the first difference
         "similarity": pl.Float64(),  # cosine of the two responses
         "similarity_prompt_a": pl.Float64(),
         "similarity_prompt_b": pl.Float64(),
@@ -142,7 +145,7 @@ PAIRS = pl.Schema(
         "rejected": MESSAGES,
         "weight": pl.Float64(),
         "confidence": pl.Float64(),  # P(chosen is better) + P(neither is) / 2: a soft label
-        "neither": pl.Float64(),  # P(neither is better)
+        "p_equal": pl.Float64(),  # P(neither is better)
         "votes_chosen": pl.UInt32(),
         "votes_rejected": pl.UInt32(),
         "source": pl.String(),

@@ -23,6 +23,20 @@ class TrainError(ValueError):
     """Something a person can mend: what was found, what was expected, where, and what to do."""
 
 
+class AttributionSettings(BaseModel):
+    """Which training slices moved the held-out margins (dpo_train/attribution); nothing is recorded without `by`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: str | None = None  # a column of the pairs
+    pairs: int = Field(default=32, ge=1)  # held-out pairs, an equal number per value of `by`
+    intervals: int = Field(default=4, ge=1)  # minimum number; each costs two backward passes per pair
+    # Largest residual that an interval may leave in a held-out slice. Where margins move more, intervals end sooner (at
+    # most one per evaluation), and one that still leaves more is evaluated at three points.
+    max_closure_error: float = Field(default=0.01, gt=0)
+    memory_gb: float = Field(default=2.0, gt=0)  # GiB; buckets are merged until they fit
+
+
 class TrainConfig(BaseModel):
     """One run. Defaults are TRL 1.16's unless a comment says otherwise."""
 
@@ -71,14 +85,7 @@ class TrainConfig(BaseModel):
     fsdp: bool = False  # weights in shards over the processes, for a model that one device does not hold
     prefix_sharing: bool = True  # the prompt once for both responses, where the model allows it
 
-    # whose gradients moved the margins (updates.py): a column of the pairs, or None for no account
-    account_by: str | None = None
-    account_pairs: int = Field(default=32, ge=1)  # held-out pairs looked at, as many of each value of account_by
-    account_chords: int = Field(default=4, ge=1)  # intervals at least; each costs two backward passes a pair
-    # The gap that an interval may leave in a held-out slice. Where margins move more, intervals end sooner (at most one
-    # an evaluation), and one that still leaves more is looked at three times.
-    account_closure: float = Field(default=0.01, gt=0)
-    account_memory: float = Field(default=2.0, gt=0)  # GiB; buckets are merged until they fit
+    attribution: AttributionSettings = AttributionSettings()
 
     # watching, stopping, keeping
     eval_steps: int | None = Field(default=None, ge=1)  # None: ten evaluations a run

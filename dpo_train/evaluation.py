@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from dpo_train.distributed import gather, share
-from dpo_train.logs.metrics import Measured, joined, measure
+from dpo_train.logs.metrics import PairMetrics, joined, measure
 from dpo_train.policy.logprobs import Sums
 from dpo_train.reference import pair_logprobs, scored
-from dpo_train.scoring import Known, Scoring, neutral_point, together
+from dpo_train.scoring import ReferencedPairs, Scoring, neutral_point, together
 from dpo_train.statistics import Indices
 
 
-def evaluate(scoring: Scoring, known: Known, indices: Indices) -> Measured:
+def evaluate(scoring: Scoring, known: ReferencedPairs, indices: Indices) -> PairMetrics:
     """The pairs at `indices`, measured live, in that order, on every process."""
     loss, policy, accelerator, pairs = scoring.loss, scoring.policy, scoring.accelerator, known.pairs
     mine = share(indices, accelerator)
@@ -37,10 +37,10 @@ def evaluate(scoring: Scoring, known: Known, indices: Indices) -> Measured:
     gathered = gather(accelerator, [(np.concatenate(places), joined(parts))] if parts else [])
     seen = np.concatenate([group for group, _ in gathered])
     order = np.argsort(seen)[np.argsort(np.argsort(indices))]
-    return Measured(*(column[order] for column in joined([part for _, part in gathered])))
+    return PairMetrics(*(column[order] for column in joined([part for _, part in gathered])))
 
 
-def at_start(scoring: Scoring, known: Known, indices: Indices) -> Measured:
+def at_start(scoring: Scoring, known: ReferencedPairs, indices: Indices) -> PairMetrics:
     """The same before the first step, from the reference alone where the loss needs nothing else."""
     if "chosen_collision" in scoring.loss.needs:
         return evaluate(scoring, known, indices)

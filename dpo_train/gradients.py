@@ -19,18 +19,20 @@ from dpo_train.config import TrainConfig, TrainError
 from dpo_train.data.encoded_pair import EncodedPair
 from dpo_train.data.pairs import PairSet
 from dpo_train.distributed import gather, share
-from dpo_train.logs.metrics import Floats, Measured, joined, measure
+from dpo_train.logs.metrics import Floats, PairMetrics, joined, measure
 from dpo_train.losses import PairLogprobs, window_gradients
 from dpo_train.policy.packing import cut
 from dpo_train.reference import memory_of, pair_logprobs
-from dpo_train.scoring import Known, Scoring, neutral_point, together
+from dpo_train.scoring import ReferencedPairs, Scoring, neutral_point, together
 from dpo_train.statistics import Indices
 
 # Called after the gradient of some pairs was added to the parameters' `.grad`: (pairs, their indices).
 Observer = Callable[[PairSet, Indices], None]
 
 
-def add_gradient(scoring: Scoring, known: Known, window: Indices, observe: Observer | None = None) -> Measured:
+def add_gradient(
+    scoring: Scoring, known: ReferencedPairs, window: Indices, observe: Observer | None = None
+) -> PairMetrics:
     """Add Σ wᵢ ∇lᵢ / len(window) to the parameters' `.grad`; returns the window measured, in no particular order.
 
     Each process takes its share of the window; `processes.share_gradient` makes the sum over processes. Raises
@@ -47,7 +49,7 @@ def add_gradient(scoring: Scoring, known: Known, window: Indices, observe: Obser
         sums = policy.score(encoded)
         return pair_logprobs(sums, known.reference, pairs, places, policy.device, encoded, neutral)
 
-    parts: list[Measured] = []
+    parts: list[PairMetrics] = []
     with policy.learning(), memory_of(pairs, mine, scoring.budget):
         told = _window_slopes(scoring, pairs, groups, idle, score) if loss.scope == "window" else None
         for number, places in enumerate(groups):

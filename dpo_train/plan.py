@@ -95,10 +95,10 @@ def _account_tokens(config: TrainConfig, validation: PairSet) -> int:
 
     The chords are those of a run whose margins move little; `_not_counted` says what more there can be.
     """
-    if config.account_by is None or not len(validation):
+    if config.attribution.by is None or not len(validation):
         return 0
-    pairs = min(config.account_pairs, len(validation))
-    return round(config.account_chords * pairs * float(validation.lengths.mean()))
+    pairs = min(config.attribution.pairs, len(validation))
+    return round(config.attribution.intervals * pairs * float(validation.lengths.mean()))
 
 
 def _not_counted(config: TrainConfig, policy: Policy) -> list[str]:
@@ -112,10 +112,11 @@ def _not_counted(config: TrainConfig, policy: Policy) -> list[str]:
         said.append("memory is that of weights, moments and activations; Python and its libraries took .3 to 1 GB more")
     else:
         said.append(f"that share was seen on CPUs only: on {policy.device.type} it is a guess, and so is the memory")
-    if config.account_by is not None:
+    if config.attribution.by is not None:
         said.append(
-            f"the account is counted with its {config.account_chords} chords of one gradient; where margins move much "
-            "it takes up to one chord an evaluation and three gradients a chord (account_closure)"
+            f"attribution is counted with {config.attribution.intervals} intervals of one gradient each; where margins "
+            "move more, it takes up to one interval per evaluation and three gradients per interval "
+            "(attribution.max_closure_error)"
         )
     if config.load_in_4bit:
         said.append("4-bit weights are unpacked for every product: slower than counted, by how much is not known here")

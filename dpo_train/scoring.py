@@ -17,7 +17,7 @@ import torch
 from dpo_train.data.mismatched import Mismatched
 from dpo_train.data.pairs import PairSet
 from dpo_train.distributed import gather
-from dpo_train.logs.metrics import Measured
+from dpo_train.logs.metrics import PairMetrics
 from dpo_train.losses import PairLoss, kl_estimate
 from dpo_train.losses.contract import PairLogprobs
 from dpo_train.policy.policy import Policy
@@ -32,7 +32,7 @@ class RunningMean:
     total: float = 0.0
     count: int = 0
 
-    def update(self, window: Measured) -> None:
+    def update(self, window: PairMetrics) -> None:
         """Take in the pairs of one step."""
         ratios = (window.logp_chosen - window.ref_chosen, window.logp_rejected - window.ref_rejected)
         order = np.lexsort(ratios)  # the window comes in the order of its passes; the sum must not tell
@@ -57,7 +57,7 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class Known:
+class ReferencedPairs:
     """Rows of one split and what the starting weights say of them; of their mismatches too where the loss asks."""
 
     pairs: PairSet
@@ -66,15 +66,15 @@ class Known:
     ref_mismatched: Floats | None = None
 
 
-def know(scoring: Scoring, pairs: PairSet, indices: Indices, cache: Any) -> Known:
+def with_reference(scoring: Scoring, pairs: PairSet, indices: Indices, cache: Any) -> ReferencedPairs:
     """The rows at `indices` with their references, from the cache or computed now; only before the first step."""
     policy, budget = scoring.policy, scoring.budget
     own = reference(policy, pairs, indices, cache, budget, scoring.accelerator)
     if scoring.loss.neutral != "kl" or not len(indices) or without_estimate(pairs):
-        return Known(pairs, own)
+        return ReferencedPairs(pairs, own)
     mismatched = Mismatched(pairs)
     other = reference(policy, mismatched, indices, cache, budget, scoring.accelerator)
-    return Known(pairs, own, mismatched, other.chosen)
+    return ReferencedPairs(pairs, own, mismatched, other.chosen)
 
 
 def without_estimate(pairs: PairSet) -> bool:
@@ -86,7 +86,7 @@ def without_estimate(pairs: PairSet) -> bool:
     return pairs.split != "train" and len(set(pairs.prompts)) == 1
 
 
-def neutral_point(scoring: Scoring, known: Known, mine: Indices) -> float:
+def neutral_point(scoring: Scoring, known: ReferencedPairs, mine: Indices) -> float:
     """The log-ratio, nats, that counts as neither gain nor loss among some rows, `mine` being this process's share."""
     if scoring.loss.neutral != "kl":
         return scoring.seen.value

@@ -27,7 +27,7 @@ from dpo_train.data.preflight import preflight, sentences
 from dpo_train.data.sampler import Schedule
 from dpo_train.distributed import first_process, whole
 from dpo_train.early_stopping import Evaluation
-from dpo_train.logs.metrics import Measured
+from dpo_train.logs.metrics import PairMetrics
 from dpo_train.logs.pair_log import PairLog
 from dpo_train.policy import fsdp
 from dpo_train.policy.architecture import position_limit
@@ -42,9 +42,9 @@ from dpo_train.policy.run_checks import (
     of_model,
     single_prompts,
 )
-from dpo_train.policy.scoring_modes import check_causal, choose_way
+from dpo_train.policy.scoring_modes import check_causal, choose_scoring_mode
 from dpo_train.reference import check_start, fingerprint, per_token
-from dpo_train.scoring import Known, Scoring, know
+from dpo_train.scoring import ReferencedPairs, Scoring, with_reference
 from dpo_train.statistics import Indices
 
 logger = logging.getLogger(__name__)
@@ -53,14 +53,14 @@ PROBE = 4  # pairs checked live before the first step
 
 
 @dataclass
-class Watched:
+class EvalSet:
     """Pairs evaluated again and again: which, and what the starting weights say of them."""
 
     name: str  # as the pair log calls it: validation, train_probe, test
-    known: Known
+    known: ReferencedPairs
     indices: Indices
-    first: Measured | None = None
-    last: Measured | None = None
+    first: PairMetrics | None = None
+    last: PairMetrics | None = None
 
     @property
     def pairs(self) -> PairSet:
@@ -74,7 +74,7 @@ class Watched:
 
 
 @dataclass
-class Job:
+class TrainingRun:
     """A run that is ready to start: what stays the same from here on (the weights apart)."""
 
     config: TrainConfig
@@ -83,8 +83,8 @@ class Job:
     accelerator: Any
     policy: Policy
     scoring: Scoring
-    learned: Known  # the training pairs
-    watched: dict[str, Watched]
+    learned: ReferencedPairs  # the training pairs
+    watched: dict[str, EvalSet]
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -101,7 +101,7 @@ class Job:
 
 
 @dataclass
-class Standing:
+class TrainState:
     """How far a run has come; with the weights and the optimiser's moments, all of a checkpoint."""
 
     step: int = 0
@@ -115,7 +115,7 @@ def cache_of(version: Path, run: Path) -> Path:
     return version.parent.parent / "cache" if version.parent.name == "versions" else run / "cache"
 
 
-def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
+def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> TrainingRun:
     """Open, check and remember; raises `TrainError` for what a person can mend."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -153,7 +153,9 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
 
     middle = np.argsort(training.lengths, kind="stable")[len(training) // 2 :][:2]
     check_causal(policy, training.encoded(middle[:1])[0])
-    slower = choose_way(policy, training.encoded(middle), np.concatenate([pairs.ends for pairs in sets.values()]))
+    slower = choose_scoring_mode(
+        policy, training.encoded(middle), np.concatenate([pairs.ends for pairs in sets.values()])
+    )
     said = [*sentences(checked, config.max_length), *([slower] if slower else [])]
     said += [*notes(config, training, sets["validation"]), *single_prompts(config, sets)]
     said += [*of_model(policy.network, sets), *unused, *date_in_prompts(config, policy)]
@@ -164,12 +166,12 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
     schedule, total, eval_every = steps_of(config, len(training), accelerator.num_processes)
     scoring = Scoring(config.loss, policy, budget, accelerator)
     needed = reference_pairs(config, wanted, schedule, total)
-    known = {split: know(scoring, sets[split], indices, cache) for split, indices in needed.items()}
+    known = {split: with_reference(scoring, sets[split], indices, cache) for split, indices in needed.items()}
     for split, found in known.items():
         checked[split]["reference_nats_per_token"] = per_token(found.pairs, found.reference)
     if accelerator.is_main_process:
         write_json(run / "preflight.json", checked)
-    watched = {name: Watched(name, known[split], indices) for name, (split, indices) in wanted.items()}
+    watched = {name: EvalSet(name, known[split], indices) for name, (split, indices) in wanted.items()}
     probe = wanted["train_probe"][1] if len(wanted["train_probe"][1]) else np.arange(len(training))
     start = known["train"].reference
     live = probe[np.isfinite(start.chosen[probe])]
@@ -177,7 +179,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Job:
         check_start(config.loss, policy, training, start, _spread(live, training.lengths))
 
     parameters = policy.trainable()
-    return Job(
+    return TrainingRun(
         config=config,
         version=version.name,
         run=run,
@@ -215,7 +217,7 @@ def steps_of(config: TrainConfig, pairs: int, processes: int) -> tuple[Schedule,
     return schedule, total, config.eval_steps or max(1, math.ceil(total / 10))
 
 
-def save_checkpoint(job: Job, standing: Standing, ledger: Mapping[str, Tensor] | None = None) -> None:
+def save_checkpoint(job: TrainingRun, standing: TrainState, ledger: Mapping[str, Tensor] | None = None) -> None:
     """Write all that `resume_from` needs; every process calls it, the first one writes, `ledger` included."""
     main = job.accelerator.is_main_process
     weights = whole(job.parameters, keep=main)
@@ -226,8 +228,8 @@ def save_checkpoint(job: Job, standing: Standing, ledger: Mapping[str, Tensor] |
 
 
 def _write_checkpoint(
-    job: Job,
-    standing: Standing,
+    job: TrainingRun,
+    standing: TrainState,
     weights: Mapping[str, Tensor],
     moments: Mapping[str, Tensor],
     ledger: Mapping[str, Tensor] | None,
@@ -248,7 +250,7 @@ def _write_checkpoint(
     checkpoints.drop_candidates(job.run / "checkpoints", standing.candidates)  # now that no resumed run needs others
 
 
-def resume_from(checkpoint: Path, job: Job, log: PairLog) -> Standing:
+def resume_from(checkpoint: Path, job: TrainingRun, log: PairLog) -> TrainState:
     """Take over weights, moments, standing and log rows; raises `TrainError` where the run is another one."""
     state = checkpoints.read_state(checkpoint)
     checkpoints.check_same_run(state, job.identity)
@@ -262,7 +264,7 @@ def resume_from(checkpoint: Path, job: Job, log: PairLog) -> Standing:
         history.append(Evaluation(int(step), float(spent), *value.numpy()))
     history.sort(key=lambda seen: seen.step)
     logger.info("going on from step %d", state["step"])
-    return Standing(state["step"], state["spent"], state["candidates"], history)
+    return TrainState(state["step"], state["spent"], state["candidates"], history)
 
 
 def _prepare_folder(run: Path, resume: bool) -> None:

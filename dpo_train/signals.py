@@ -36,7 +36,7 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number  # as shells count
 
 
-class Requests:
+class StopRequest:
     """Which signal has asked the run to stop; 0 for none."""
 
     def __init__(self) -> None:
@@ -58,9 +58,9 @@ class Requests:
 
 
 @contextmanager
-def listening(run: Path, total: int) -> Iterator[Requests]:
+def listening(run: Path, total: int) -> Iterator[StopRequest]:
     """Signals become requests in here; an interruption that comes through says from where the run goes on."""
-    requests = Requests()
+    requests = StopRequest()
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, requests.hear) for number in SIGNALS} if main else {}
     try:

@@ -25,11 +25,11 @@ from dpo_train.logs.metrics_log import MetricsLog
 from dpo_train.logs.pair_log import PairLog, write_metadata
 from dpo_train.policy import saved
 from dpo_train.policy.card import write_card
-from dpo_train.policy.flops import Stopwatch
+from dpo_train.policy.flops import Throughput
 from dpo_train.policy.optimizer import rate_factor
 from dpo_train.progress import bar
 from dpo_train.run import held
-from dpo_train.setup import Job, Standing, prepare, resume_from, save_checkpoint
+from dpo_train.setup import TrainingRun, TrainState, prepare, resume_from, save_checkpoint
 from dpo_train.signals import Interrupted, listening
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _train(config: TrainConfig, version: Path, run: Path, resume: bool, observe:
     account = _account(job, standing)
     first = {name: watched.first for name, watched in job.watched.items() if watched.first is not None}
     records = MetricsLog(run, job.accelerator, job.identity["config"], first, standing.step)
-    watch = Stopwatch(job.policy.counter, job.accelerator.num_processes)
+    watch = Throughput(job.policy.counter, job.accelerator.num_processes)
     started = time.perf_counter()
     stop = _flattened(job, standing)  # of a run that had stopped early and died before its summary
     progress = bar(job.total, "train", "step", standing.step)
@@ -127,13 +127,13 @@ def _train(config: TrainConfig, version: Path, run: Path, resume: bool, observe:
     return _finish(job, standing, log, reason, {"seconds": seconds, **watch.told(job.policy.network)})
 
 
-def _glance(row: dict[str, float], watch: Stopwatch) -> str:
+def _glance(row: dict[str, float], watch: Throughput) -> str:
     """What the progress bar says of the last step, and how fast all of them went."""
     margin, right = row["rewards/margins"], row["rewards/accuracies"]
     return f"loss {row['loss']:.3f}, margin {margin:+.3f}, {right:.0%} right, {watch.tokens / watch.seconds:.0f} tok/s"
 
 
-def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
+def _begin(job: TrainingRun, log: PairLog, resume: bool) -> TrainState:
     """Where the run stands: at a checkpoint, or at step 0 with the first rows of the log written."""
     for watched in job.watched.values():
         if len(watched.indices):
@@ -147,7 +147,7 @@ def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
     for watched in job.watched.values():
         if watched.first is not None:
             log.add(watched.name, 0, watched.pairs, watched.indices, watched.first)
-    standing = Standing()
+    standing = TrainState()
     _remember(job, standing)
     if job.accelerator.is_main_process:
         log.write()
@@ -155,7 +155,7 @@ def _begin(job: Job, log: PairLog, resume: bool) -> Standing:
     return standing
 
 
-def _resumable(job: Job, log: PairLog) -> Path | None:
+def _resumable(job: TrainingRun, log: PairLog) -> Path | None:
     """The checkpoint to resume from; None, with a warning where there are some, if the run must start over."""
     folder = job.run / "checkpoints"
     found = checkpoints.newest_whole(folder) if log.readable() else None
@@ -164,7 +164,7 @@ def _resumable(job: Job, log: PairLog) -> Path | None:
     return found
 
 
-def _account(job: Job, standing: Standing) -> Account | None:
+def _account(job: TrainingRun, standing: TrainState) -> Account | None:
     """Who moves the weights from here on; None where that is turned off or cannot be told (the notes say why)."""
     account = open_account(job)
     if (
@@ -177,7 +177,7 @@ def _account(job: Job, standing: Standing) -> Account | None:
     return account
 
 
-def _look(job: Job, standing: Standing, log: PairLog, records: MetricsLog) -> None:
+def _look(job: TrainingRun, standing: TrainState, log: PairLog, records: MetricsLog) -> None:
     """Evaluate validation pairs and training probe; log every pair."""
     for name in ("validation", "train_probe"):
         watched = job.watched[name]
@@ -190,7 +190,7 @@ def _look(job: Job, standing: Standing, log: PairLog, records: MetricsLog) -> No
         log.write()
 
 
-def _remember(job: Job, standing: Standing) -> None:
+def _remember(job: TrainingRun, standing: TrainState) -> None:
     """Add the evaluation to the history, and put its weights aside where they may be the ones to keep."""
     validation = job.watched["validation"]
     if validation.last is None:
@@ -206,7 +206,7 @@ def _remember(job: Job, standing: Standing) -> None:
     job.accelerator.wait_for_everyone()
 
 
-def _flattened(job: Job, standing: Standing) -> str | None:
+def _flattened(job: TrainingRun, standing: TrainState) -> str | None:
     """Why the run should stop where it stands, in words, or None."""
     if not job.config.stop_when_flat:
         return None
@@ -219,7 +219,7 @@ def _going_on(run: Path) -> str:
     return f"The last good weights are in {found}." if found else "No checkpoint was written yet."
 
 
-def _finish(job: Job, standing: Standing, log: PairLog, reason: str, speed: dict[str, float]) -> RunSummary:
+def _finish(job: TrainingRun, standing: TrainState, log: PairLog, reason: str, speed: dict[str, float]) -> RunSummary:
     """Put the weights to keep back, measure them on validation and test pairs, and write what stays of the run."""
     validation, probe, test = (job.watched[name] for name in ("validation", "train_probe", "test"))
     for watched in (validation, probe):  # a run resumed at its very end has not looked yet

@@ -17,7 +17,7 @@ from helpers.browser import Browser, chromium, served
 from PIL import Image
 
 from dpo_data.analysis.forgetting import forget
-from dpo_data.review.app import app
+from dpo_data.review.app import create_app
 from dpo_data.store import versions
 from flows.recipe import load
 from flows.refresh import refresh
@@ -66,7 +66,7 @@ def of_what_changed(camera: Camera, version: versions.Version) -> None:
 
 def of_the_review(camera: Camera, store: Path) -> None:
     """A comparison blind, and the story that follows the verdict."""
-    with served(app(store)) as address:
+    with served(create_app(store)) as address:
         camera.browser.open(f"{address}/", width=WIDTH)
         for letter in "ada":
             camera.browser.press(letter)

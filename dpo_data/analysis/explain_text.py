@@ -71,9 +71,9 @@ def _measure_lines(story: Story) -> str:
     for measure in story["measures"]:
         if measure["value"] is None and not measure["limits"]:
             continue
-        bounds = [f"{b['stays'].replace('_', ' ')} {b['limit']:g} ({b['reason']})" for b in measure["limits"]]
+        bounds = [f"{b['keep_if']} {b['limit']:g} ({b['reason']})" for b in measure["limits"]]
         value = "not measured" if measure["value"] is None else _number(measure["value"])
-        lines.append(f"  {measure['measure']}: {value}{'; stays ' if bounds else ''}{' and '.join(bounds)}")
+        lines.append(f"  {measure['measure']}: {value}{'; kept if ' if bounds else ''}{' and '.join(bounds)}")
     return "\n".join(["measures:", *lines]) if lines else ""
 
 

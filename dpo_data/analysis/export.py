@@ -35,7 +35,7 @@ _METADATA = (
     "split",
     "agreement",
     "confidence",
-    "neither",
+    "p_equal",
     "similarity",
     "votes",
     "reasons",

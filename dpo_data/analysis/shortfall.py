@@ -21,7 +21,7 @@ _CUT = 200
 """Characters shown of a reject's reason."""
 _SETTINGS = {
     "length_rebalanced": "length_bias.rebalance",
-    "responses_too_similar": "similarity.alike",
+    "responses_too_similar": "similarity.responses",
     "response_too_long": "sizes",
     "preference_cycle": "cycles",
 }

@@ -206,7 +206,7 @@ def _duplicates(ledger: pl.DataFrame) -> dict[str, Any]:
     return {
         "clusters": clusters.height,
         "rows": inside.height,
-        "dropped_for_a_twin": int(inside["reasons"].list.contains("near_duplicate").sum()),
+        "dropped_as_near_duplicates": int(inside["reasons"].list.contains("near_duplicate").sum()),
         "largest": largest.to_dicts(),
     }
 

@@ -1,4 +1,4 @@
-"""The numeric limits of a configuration as a table: which measure, which bound, which side stays, which reason.
+"""The numeric limits of a configuration as a table: which measure, which bound, which side keep_if, which reason.
 
 For showing only: the audit and `explain` put a row's value beside its limit, and the decision itself is made by the
 rules of each room. The surprise: a reason may need several limits to be broken at once (too similar: by cosine, by edit
@@ -13,23 +13,23 @@ import polars as pl
 
 Table = list[dict[str, Any]]
 
-# setting, measures it bounds, which side of the limit stays, reason
+# setting, measures it bounds, which side of the limit keep_if, reason
 _LIMITS = (
-    ("agreement.min_agreement", ("agreement",), "at_least", "low_agreement"),
-    ("agreement.min_confidence", ("confidence",), "at_least", "low_confidence"),
-    ("sizes.max_response_tokens", ("tokens_a", "tokens_b"), "at_most", "response_too_long"),
-    ("sizes.max_length", ("tokens_to_parting",), "below", "identical_after_truncation"),
-    ("similarity.min_prompt_cosine", ("similarity_prompt_a", "similarity_prompt_b"), "at_least", "response_off_topic"),
-    ("duplicates.jaccard", ("duplicate_similarity",), "below", "near_duplicate"),
-    ("duplicates.part_jaccard", ("duplicate_part",), "below", "near_duplicate"),
-    ("contamination.min_share", ("benchmark_overlap",), "below", "contaminated"),
-    ("contamination.min_cosine", ("benchmark_similarity",), "below", "contaminated_in_other_words"),
-    ("prompts.max_per_group", ("group_rank",), "at_most", "over_prompt_cap"),
+    ("agreement.min_agreement", ("agreement",), ">=", "low_agreement"),
+    ("agreement.min_confidence", ("confidence",), ">=", "low_confidence"),
+    ("sizes.max_response_tokens", ("tokens_a", "tokens_b"), "<=", "response_too_long"),
+    ("sizes.max_length", ("tokens_to_divergence",), "<", "identical_after_truncation"),
+    ("similarity.min_prompt_cosine", ("similarity_prompt_a", "similarity_prompt_b"), ">=", "response_off_topic"),
+    ("duplicates.jaccard", ("duplicate_similarity",), "<", "near_duplicate"),
+    ("duplicates.part_jaccard", ("duplicate_part",), "<", "near_duplicate"),
+    ("contamination.min_share", ("benchmark_overlap",), "<", "contaminated"),
+    ("contamination.min_cosine", ("benchmark_similarity",), "<", "contaminated_in_other_words"),
+    ("prompts.max_per_group", ("group_rank",), "<=", "over_prompt_cap"),
 )
 _ALIKE = (
-    ("cosine", "similarity", "at_most"),
-    ("edit_ratio", "edit_ratio", "at_least"),
-    ("unless_confidence", "confidence", "at_least"),
+    ("cosine", "similarity", "<="),
+    ("edit_ratio", "edit_ratio", ">="),
+    ("unless_confidence", "confidence", ">="),
 )
 
 
@@ -40,14 +40,14 @@ def of(config: Mapping[str, Any]) -> Table:
     the values that a limit for all is not for. A limit that is switched off, or that is not there, has no row.
     """
     table = []
-    for setting, measures, stays, reason in _LIMITS:
+    for setting, measures, keep_if, reason in _LIMITS:
         bound = _value(config, setting)
         if bound is not None:
-            table += [_row(measure, bound, stays, reason, setting) for measure in measures]
+            table += [_row(measure, bound, keep_if, reason, setting) for measure in measures]
     table += _alike(config)
     for row in table:
         row["unless"] = [
-            {"measure": other["measure"], "limit": other["limit"], "stays": other["stays"]}
+            {"measure": other["measure"], "limit": other["limit"], "keep_if": other["keep_if"]}
             for other in table
             if (other["reason"], other["where"]) == (row["reason"], row["where"]) and other["setting"] != row["setting"]
         ]
@@ -62,8 +62,8 @@ def applies(limit: Mapping[str, Any]) -> pl.Expr:
     return pl.all_horizontal(pl.lit(True), *own, *others)
 
 
-def _row(measure: str, bound: float, stays: str, reason: str, setting: str) -> dict[str, Any]:
-    row = {"measure": measure, "limit": float(bound), "stays": stays, "reason": reason, "setting": setting}
+def _row(measure: str, bound: float, keep_if: str, reason: str, setting: str) -> dict[str, Any]:
+    row = {"measure": measure, "limit": float(bound), "keep_if": keep_if, "reason": reason, "setting": setting}
     return {**row, "where": {}, "but": {}}
 
 
@@ -71,15 +71,15 @@ def _alike(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The limits on likeness, for all rows and for each slice that has its own."""
     slices = _value(config, "similarity.by_slice") or {}
     own = {column: sorted(values) for column, values in slices.items()}
-    general = _value(config, "similarity.alike")
-    groups: list[tuple[str, Any, dict[str, str]]] = [("similarity.alike", general, {})]
+    general = _value(config, "similarity.responses")
+    groups: list[tuple[str, Any, dict[str, str]]] = [("similarity.responses", general, {})]
     for column, values in slices.items():
         groups += [(f"similarity.by_slice.{column}.{value}", found, {column: value}) for value, found in values.items()]
     for setting, limits, where in groups:
-        for name, measure, stays in _ALIKE:
+        for name, measure, keep_if in _ALIKE:
             bound = (limits or {}).get(name)
             if bound is not None:
-                row = _row(measure, bound, stays, "responses_too_similar", f"{setting}.{name}")
+                row = _row(measure, bound, keep_if, "responses_too_similar", f"{setting}.{name}")
                 yield {**row, "where": where, "but": {} if where else own}
 
 

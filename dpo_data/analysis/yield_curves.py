@@ -61,7 +61,7 @@ def yield_curve(ledger: pl.DataFrame, measure: str, by: Sequence[str]) -> Table:
                 "measure": measure,
                 "slice": name,
                 "value": value,
-                "stays": "at_least" if stays_above else "at_most",
+                "keep_if": ">=" if stays_above else "<=",
                 "limits": grid.tolist(),
                 "kept": kept.tolist(),
                 "of": len(values),
@@ -107,6 +107,6 @@ def _stays(limit: dict[str, Any]) -> pl.Expr:
     """True where this limit alone lets the row stay; not measured stays."""
     value: pl.Expr = pl.col(limit["measure"])
     bound = float(limit["limit"])
-    sides = {"at_least": value >= bound, "at_most": value <= bound, "below": value < bound}
-    stays: pl.Expr = sides[limit["stays"]].fill_null(True)
-    return stays
+    sides = {">=": value >= bound, "<=": value <= bound, "<": value < bound}
+    kept: pl.Expr = sides[limit["keep_if"]].fill_null(True)
+    return kept

@@ -102,7 +102,7 @@ def examples(folder: Path) -> dict[str, dict[str, Any]]:
     """Comparison id -> its prompt, both responses, cut to what is shown, and what was decided."""
     texts = pl.read_parquet(folder / "examples.parquet", glob=False)
     ids = texts["comparison_id"].to_list()
-    votes = ("votes_a", "votes_b", "votes_tie", "agreement", "confidence", "neither")
+    votes = ("votes_a", "votes_b", "votes_tie", "agreement", "confidence", "p_equal")
     facts = ("source", "preferred", "reasons", "duplicate_swapped", *votes)
     decided = (
         pl.scan_parquet(folder / "ledger.parquet", glob=False)

@@ -49,7 +49,7 @@ def _trust(stats: Stats) -> str:
     return (
         f"{votes} By the votes and what is known of who cast them, about {number(round(trust['expected_wrong']))} of "
         f"{number(trust['measured'])} ({percent(trust['expected_share'])}) are expected to stand the wrong way round; "
-        f"of about {number(round(trust['expected_neither']))} ({percent(trust['expected_neither_share'])}) neither "
+        f"of about {number(round(trust['expected_equal']))} ({percent(trust['expected_equal_share'])}) neither "
         "response is better, as far as sources with ties can tell. Read a random sample to check (dpo review)."
     )
 

@@ -13,10 +13,10 @@ from typing import Any
 from dpo_data.reading.messages import messages
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Record,
     Side,
     UnreadableError,
+    Vote,
     found,
     identifier,
     moment,
@@ -70,7 +70,7 @@ def parse(record: Record) -> Iterator[Item]:
     shown = record.get("shown_first")
     strength = record.get("strength")
     rest = {key: value for key, value in record.items() if key not in FIELDS}
-    yield Judgement(
+    yield Vote(
         messages(record.get("prompt"), "prompt"),
         response_of(record, "response_a"),
         response_of(record, "response_b"),

@@ -11,10 +11,10 @@ from dpo_data.formats.pandalm import prompt_of
 from dpo_data.reading.messages import user
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Record,
     Side,
     UnreadableError,
+    Vote,
     identifier,
     number_of,
     plain,
@@ -35,7 +35,7 @@ def parse(record: Record) -> Iterator[Item]:
     lean = 0.0 if preference == 0 else preference - 1.5
     choice: Side = "first" if lean < 0 else "second" if lean > 0 else "tie"
     index = identifier(record.get("annotator_index"))
-    yield Judgement(
+    yield Vote(
         user(prompt_of(record)),
         response_of(record, "output_1"),
         response_of(record, "output_2"),

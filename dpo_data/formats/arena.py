@@ -17,11 +17,11 @@ from dpo_data.formats.ab_table import winner
 from dpo_data.reading.messages import diverge, message, messages
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Message,
     Record,
     Side,
     UnreadableError,
+    Vote,
     identifier,
     moment,
     number_of,
@@ -59,12 +59,12 @@ def _first_turns(turns: list[Message], count: int) -> list[Message]:
     return turns
 
 
-def _judgement(record: Record, sides: list[list[Message]]) -> Judgement:
+def _judgement(record: Record, sides: list[list[Message]]) -> Vote:
     choice, attributes = winner(record.get("winner"), "winner" in record)
     prompt, first, second, further = diverge(sides[0], sides[1])
     judge = identifier(record.get("judge", record.get("judge_hash")))
     rest = {key: value for key, value in record.items() if key not in USED}
-    return Judgement(
+    return Vote(
         prompt,
         first,
         second,
@@ -136,7 +136,7 @@ def parse_55k(record: Record) -> Iterator[Item]:
         raise UnreadableError(f"{len(on)} of the three winner flags are 1, expected one.")
     prompt, first, second, further = diverge(*sides)
     rest = {key: value for key, value in record.items() if key not in USED}
-    yield Judgement(
+    yield Vote(
         prompt,
         first,
         second,

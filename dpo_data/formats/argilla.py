@@ -17,11 +17,11 @@ from dpo_data.reading.decoding import names as keys_of
 from dpo_data.reading.messages import messages
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Message,
     Record,
     Side,
     UnreadableError,
+    Vote,
     identifier,
     number_of,
     response_of,
@@ -73,7 +73,7 @@ def parse(record: Record) -> Iterator[Item]:
             else:
                 yield from _votes(prompt, texts, names, answer)
     ratings = [{user: given[side] for user, given in rated.items() if side in given} for side in range(len(texts))]
-    yield from by_rating(prompt, texts, ratings, None, common=Judgement([], "", "", "tie", annotator_kind="human"))
+    yield from by_rating(prompt, texts, ratings, None, common=Vote([], "", "", "tie", annotator_kind="human"))
 
 
 def _questions(record: Record) -> dict[str, list[Answer]]:
@@ -112,14 +112,14 @@ def _nested(record: Record) -> dict[str, list[Answer]]:
     return found
 
 
-def _votes(prompt: list[Message], texts: list[str], names: list[str], answer: Answer) -> Iterator[Judgement]:
+def _votes(prompt: list[Message], texts: list[str], names: list[str], answer: Answer) -> Iterator[Vote]:
     kind = "model" if answer.by_model else "human"
     if isinstance(answer.value, list):
         order = [_side(value, names) for value in answer.value]
         ranks: list[dict[str | None, float]] = [
             {answer.user: -float(order.index(side))} if side in order else {} for side in range(len(names))
         ]
-        common = Judgement([], "", "", "tie", annotator_kind=kind)
+        common = Vote([], "", "", "tie", annotator_kind=kind)
         yield from by_rating(prompt, texts, ranks, max(len(order) - 1, 1), names, common)
         return
     label = str(answer.value).strip().lower()
@@ -130,9 +130,9 @@ def _votes(prompt: list[Message], texts: list[str], names: list[str], answer: An
             if other != side:
                 first, second = sorted((side, other))
                 choice: Side = "first" if side == first else "second"
-                yield Judgement(prompt, texts[first], texts[second], choice, annotator=answer.user, annotator_kind=kind)
+                yield Vote(prompt, texts[first], texts[second], choice, annotator=answer.user, annotator_kind=kind)
     elif label in WINNERS and len(names) == 2:
-        yield Judgement(prompt, texts[0], texts[1], "tie", annotator=answer.user, annotator_kind=kind)
+        yield Vote(prompt, texts[0], texts[1], "tie", annotator=answer.user, annotator_kind=kind)
 
 
 def _side(value: Any, names: list[str]) -> int:

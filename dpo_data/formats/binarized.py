@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dpo_data.formats.ratings import rated_lists
 from dpo_data.formats.trl import TEXTS, asked, pair
 from dpo_data.reading.messages import messages
-from dpo_data.reading.records import Item, Judgement, Record, Side, number_of, plain
+from dpo_data.reading.records import Item, Record, Side, Vote, number_of, plain
 
 SCORES = (
     ("score_chosen", "score_rejected"),
@@ -42,7 +42,7 @@ def parse(record: Record) -> Iterator[Item]:
         if chosen < rejected:
             attributes = {**attributes, "label_against_scores": "true"}
     rest = {key: value for key, value in record.items() if key not in USED}
-    yield Judgement(
+    yield Vote(
         prompt,
         first,
         second,
@@ -68,5 +68,5 @@ def parse_generations(record: Record) -> Iterator[Item]:
         record.get("generations"),
         record.get("ratings"),
         names,
-        Judgement([], "", "", "tie", annotator_kind="model", attributes=plain(rest)),
+        Vote([], "", "", "tie", annotator_kind="model", attributes=plain(rest)),
     )

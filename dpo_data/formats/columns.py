@@ -25,15 +25,15 @@ from dpo_data.reading.decoding import names
 from dpo_data.reading.files import rows
 from dpo_data.reading.messages import messages
 from dpo_data.reading.records import (
+    BinaryRating,
     Item,
-    Judgement,
     Message,
     Reader,
     Record,
     Reject,
     Side,
-    Thumb,
     UnreadableError,
+    Vote,
     identifier,
     moment,
     number_of,
@@ -122,7 +122,9 @@ def _parse(columns: Columns, record: Record) -> Iterator[Item]:
     annotator, at = identifier(_at(record, columns.annotator)), moment(_at(record, columns.at))
     if columns.completion is not None:
         label = thumb(_at(record, columns.label), True)
-        yield Thumb(prompt, _text(record, columns.completion), label, annotator, columns.annotator_kind, at, facts)
+        yield BinaryRating(
+            prompt, _text(record, columns.completion), label, annotator, columns.annotator_kind, at, facts
+        )
         return
     choice: Side = "first"
     more: dict[str, str] = {}
@@ -131,7 +133,7 @@ def _parse(columns: Columns, record: Record) -> Iterator[Item]:
         sides = (columns.first, columns.second)
         choice, more = _winner(columns, _at(record, columns.winner))
     shown, strength = _at(record, columns.shown_first), _at(record, columns.strength)
-    yield Judgement(
+    yield Vote(
         prompt,
         _text(record, sides[0]),
         _text(record, sides[1]),
@@ -172,7 +174,7 @@ def _rated(columns: Columns, path: Path) -> Iterator[Item]:
             yield Reject("No second rated response to this prompt by this annotator.", group[0][2], (group[0][0],))
         for one, two in combinations(group, 2):
             choice: Side = "first" if one[3] > two[3] else "second" if one[3] < two[3] else "tie"
-            yield Judgement(
+            yield Vote(
                 one[1],
                 one[2],
                 two[2],

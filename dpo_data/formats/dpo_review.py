@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from dpo_data.formats.ab_table import winner
 from dpo_data.reading.messages import messages
-from dpo_data.reading.records import Item, Judgement, Record, UnreadableError, identifier, moment, plain, response_of
+from dpo_data.reading.records import Item, Record, UnreadableError, Vote, identifier, moment, plain, response_of
 
 
 def detect(record: Record) -> bool:
@@ -22,7 +22,7 @@ def parse(record: Record) -> Iterator[Item]:
         raise UnreadableError("The reviewer skipped this comparison: no vote.")
     choice, attributes = winner(record.get("choice"), "choice" in record)
     shown = record.get("shown_first")
-    yield Judgement(
+    yield Vote(
         messages(record.get("prompt"), "prompt"),
         response_of(record, "response_a"),
         response_of(record, "response_b"),

@@ -17,11 +17,11 @@ from dpo_data.reading.files import rows
 from dpo_data.reading.messages import messages, user
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Record,
     Reject,
     Side,
     UnreadableError,
+    Vote,
     number_of,
     plain,
     reject,
@@ -69,7 +69,7 @@ def _group(group: list[Row]) -> Iterator[Item]:
                 [text for _, text, _ in pair],
                 [{None: score} for _, _, score in pair],
                 width=width,
-                common=Judgement([], "", "", "tie", annotator_kind="human"),
+                common=Vote([], "", "", "tie", annotator_kind="human"),
             ):
                 item.records = tuple(row.number for row, _, _ in pair)
                 yield item
@@ -114,6 +114,6 @@ def _votes(record: Record, first: str, second: str, many: str, key: str, one: st
         if abs(strength) > STRONGEST:
             raise UnreadableError(f"A preference is {strength:g}, expected -3 (response 1 is better) to 3.")
         choice: Side = "first" if strength < 0 else "second" if strength > 0 else "tie"
-        yield Judgement(
+        yield Vote(
             prompt, *texts, choice, strength=abs(strength) / STRONGEST, annotator_kind="human", attributes=plain(facts)
         )

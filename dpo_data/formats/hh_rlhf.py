@@ -8,7 +8,7 @@ answers, identical answers, and pairs that differ before the last turn (see `mes
 from collections.abc import Iterator
 
 from dpo_data.reading.messages import TRANSCRIPT, diverge, transcript
-from dpo_data.reading.records import Item, Judgement, Record, text_of
+from dpo_data.reading.records import Item, Record, Vote, text_of
 
 
 def detect(record: Record) -> bool:
@@ -23,4 +23,4 @@ def parse(record: Record) -> Iterator[Item]:
     """One vote a record; the first side is `chosen`."""
     chosen, rejected = transcript(text_of(record, "chosen")), transcript(text_of(record, "rejected"))
     prompt, first, second, attributes = diverge(chosen, rejected)
-    yield Judgement(prompt, first, second, "first", annotator_kind="human", attributes=attributes)
+    yield Vote(prompt, first, second, "first", annotator_kind="human", attributes=attributes)

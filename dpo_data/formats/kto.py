@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpo_data.reading.messages import message, messages, render
-from dpo_data.reading.records import Item, Message, Record, Thumb, UnreadableError, found, identifier, moment, plain
+from dpo_data.reading.records import (
+    BinaryRating,
+    Item,
+    Message,
+    Record,
+    UnreadableError,
+    found,
+    identifier,
+    moment,
+    plain,
+)
 
 LABELS = {"true": True, "false": False, "1": True, "0": False, "up": True, "down": False, "thumbs_up": True}
 LABELS |= {"thumbs_down": False, "yes": True, "no": False, "1.0": True, "0.0": False, "-1": False}
@@ -25,7 +35,7 @@ def parse(record: Record) -> Iterator[Item]:
     """One thumb a record."""
     prompt, completion = _conversation(record)
     rest = {key: value for key, value in record.items() if key not in NOT_ATTRIBUTES}
-    yield Thumb(
+    yield BinaryRating(
         prompt,
         completion,
         thumb(record.get("label"), "label" in record),

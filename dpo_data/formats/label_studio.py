@@ -17,11 +17,11 @@ from dpo_data.reading.decoding import names
 from dpo_data.reading.messages import messages
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Message,
     Record,
     Side,
     UnreadableError,
+    Vote,
     identifier,
     moment,
     number_of,
@@ -51,10 +51,10 @@ def parse(record: Record) -> Iterator[Item]:
             yield from _annotation(prompt, data, annotation)
 
 
-def _annotation(prompt: list[Message], data: Record, annotation: Record) -> Iterator[Judgement]:
+def _annotation(prompt: list[Message], data: Record, annotation: Record) -> Iterator[Vote]:
     who = annotation.get("completed_by")
     who = (who.get("email") or who.get("id")) if isinstance(who, dict) else who
-    common = Judgement(
+    common = Vote(
         prompt,
         "",
         "",
@@ -83,13 +83,13 @@ def _annotation(prompt: list[Message], data: Record, annotation: Record) -> Iter
         yield from _rated(common, [response_of(data, key) for key in keys], [rated[key] for key in keys], 4.0)
 
 
-def _choice(common: Judgement, data: Record, region: Record, choice: Side | None, said: Any) -> Judgement:
+def _choice(common: Vote, data: Record, region: Record, choice: Side | None, said: Any) -> Vote:
     if choice is None:
         raise UnreadableError(f"The pairwise result selects {said!r}, expected left or right.")
     keys = _responses(data, region.get("to_name"))
     if len(keys) != 2:
         raise UnreadableError(f"{len(keys)} responses among the data keys {names(data)}, expected two.")
-    return Judgement(
+    return Vote(
         common.prompt,
         response_of(data, keys[0]),
         response_of(data, keys[1]),
@@ -110,7 +110,7 @@ def _responses(data: Record, tags: Any) -> list[str]:
     return sorted(key for key in data if RESPONSE.search(key)) or sorted(key for key in data if NAMED.search(key))
 
 
-def _ranking(common: Judgement, data: Record, ranker: Any) -> Iterator[Judgement]:
+def _ranking(common: Vote, data: Record, ranker: Any) -> Iterator[Vote]:
     items = next((value for value in data.values() if isinstance(value, list) and value and "id" in value[0]), [])
     order = (
         next((value for value in ranker.values() if isinstance(value, list)), []) if isinstance(ranker, dict) else []
@@ -126,5 +126,5 @@ def _ranking(common: Judgement, data: Record, ranker: Any) -> Iterator[Judgement
     )
 
 
-def _rated(common: Judgement, texts: list[str], grades: list[float], width: float) -> Iterator[Judgement]:
+def _rated(common: Vote, texts: list[str], grades: list[float], width: float) -> Iterator[Vote]:
     return by_rating(common.prompt, texts, [{common.annotator: grade} for grade in grades], width, common=common)

@@ -11,7 +11,7 @@ from pathlib import Path
 from dpo_data.formats.ab_table import winner
 from dpo_data.reading.companions import Companion
 from dpo_data.reading.messages import user
-from dpo_data.reading.records import Item, Judgement, Record, each, identifier, key_of, plain, response_of, text_of
+from dpo_data.reading.records import Item, Record, Vote, each, identifier, key_of, plain, response_of, text_of
 from dpo_data.schema import DataError
 
 PAIRS = "pairs-crowd.jsonl"
@@ -43,10 +43,10 @@ def read(path: Path) -> Iterator[Item]:
     return each(path, parse)
 
 
-def _vote(record: Record, pair: Record, judge: str | None) -> Judgement:
+def _vote(record: Record, pair: Record, judge: str | None) -> Vote:
     choice, attributes = winner(record.get("winner"), "winner" in record)
     worker = identifier(record.get("worker"))
-    return Judgement(
+    return Vote(
         user(text_of(pair, "text")),
         _output(pair, "result_x"),
         _output(pair, "result_y"),

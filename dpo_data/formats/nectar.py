@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from dpo_data.formats.ratings import by_rating
 from dpo_data.reading.messages import dialogue
-from dpo_data.reading.records import Item, Judgement, Record, UnreadableError, number_of, plain, response_of, text_of
+from dpo_data.reading.records import Item, Record, UnreadableError, Vote, number_of, plain, response_of, text_of
 
 
 def detect(record: Record) -> bool:
@@ -35,7 +35,7 @@ def parse(record: Record) -> Iterator[Item]:
         [{None: -rank} for rank in ranks],
         width=max(len(ranks) - 1, 1),
         models=[item.get("model") for item in ranked],
-        common=Judgement(
+        common=Vote(
             [], "", "", "tie", annotator_kind="model", attributes=plain({"good_natured": record.get("good_natured")})
         ),
     )

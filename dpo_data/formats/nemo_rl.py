@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from dpo_data.formats.ratings import by_rating
 from dpo_data.reading.messages import messages, render
-from dpo_data.reading.records import Item, Judgement, Record, UnreadableError, number_of, plain
+from dpo_data.reading.records import Item, Record, UnreadableError, Vote, number_of, plain
 
 
 def detect(record: Record) -> bool:
@@ -30,7 +30,7 @@ def parse(record: Record) -> Iterator[Item]:
         answers,
         [{None: -rank} for rank in ranks],
         width=max(len(set(ranks)) - 1, 1),
-        common=Judgement([], "", "", "tie", attributes=plain(facts)),
+        common=Vote([], "", "", "tie", attributes=plain(facts)),
     )
 
 

@@ -17,11 +17,11 @@ from dpo_data.reading.files import rows
 from dpo_data.reading.messages import message
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Message,
     Record,
     Reject,
     UnreadableError,
+    Vote,
     number_of,
     plain,
     reject,
@@ -43,7 +43,7 @@ def parse(record: Record) -> Iterator[Item]:
     yield from _below(root)
 
 
-def _below(root: dict[str, Any]) -> Iterator[Judgement]:
+def _below(root: dict[str, Any]) -> Iterator[Vote]:
     """The votes at every message of the tree, parents first; iterative, since a conversation has any length."""
     waiting: list[tuple[dict[str, Any], list[Message]]] = [(root, [])]
     while waiting:
@@ -57,7 +57,7 @@ def _turn(node: dict[str, Any]) -> Message:
     return message({"role": node.get("role"), "content": node.get("text")}, "text")
 
 
-def _compare(node: dict[str, Any], path: list[Message]) -> Iterator[Judgement]:
+def _compare(node: dict[str, Any], path: list[Message]) -> Iterator[Vote]:
     here = [*path, _turn(node)]
     replies = [reply for reply in node.get("replies") or () if isinstance(reply, dict)]
     ranked = [
@@ -73,7 +73,7 @@ def _compare(node: dict[str, Any], path: list[Message]) -> Iterator[Judgement]:
         [{None: -rank} for rank in ranks],
         width=max(ranks) - min(ranks) if len(ranks) > 1 else None,
         models=[reply.get("model_name") for reply in ranked],
-        common=Judgement([], "", "", "tie", annotator_kind="human", attributes=facts),
+        common=Vote([], "", "", "tie", annotator_kind="human", attributes=facts),
     )
 
 
@@ -132,7 +132,7 @@ def _path(node: Row, nodes: dict[str, Row]) -> list[Row]:
     return path
 
 
-def _siblings(parent: Row, nodes: dict[str, Row], replies: list[Row]) -> Iterator[Judgement]:
+def _siblings(parent: Row, nodes: dict[str, Row], replies: list[Row]) -> Iterator[Vote]:
     ranked = [
         row
         for row in replies

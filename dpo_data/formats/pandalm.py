@@ -16,10 +16,10 @@ from dpo_data.reading.companions import Companion
 from dpo_data.reading.messages import user
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Record,
     Side,
     UnreadableError,
+    Vote,
     each,
     key_of,
     plain,
@@ -65,7 +65,7 @@ def _votes(record: Record, labels: Mapping[Any, Any], kind: str) -> Iterator[Ite
         choice = CHOICES.get(str(value).strip().lower())
         if choice is None:
             raise UnreadableError(f"The verdict of {name or 'the judge'} is {value!r:.40}, expected 0 (tie), 1 or 2.")
-        yield Judgement(
+        yield Vote(
             prompt,
             first,
             second,

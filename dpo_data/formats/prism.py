@@ -15,11 +15,11 @@ from dpo_data.reading.decoding import Row
 from dpo_data.reading.files import rows
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Message,
     Record,
     Reject,
     UnreadableError,
+    Vote,
     identifier,
     key_of,
     number_of,
@@ -87,9 +87,9 @@ def _turn(answers: list[Row], context: list[Message]) -> Iterator[Item]:
                 yield vote
 
 
-def _votes(prompt: list[Message], answers: list[Record], facts: Record) -> Iterator[Judgement]:
+def _votes(prompt: list[Message], answers: list[Record], facts: Record) -> Iterator[Vote]:
     user = identifier(facts.get("user_id"))
-    common = Judgement(
+    common = Vote(
         [], "", "", "tie", annotator_kind="human", attributes=plain({name: facts.get(name) for name in FACTS})
     )
     texts = [response_of(answer, "model_response") for answer in answers]

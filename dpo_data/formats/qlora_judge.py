@@ -12,18 +12,7 @@ from pathlib import Path
 
 from dpo_data.reading.companions import Companion
 from dpo_data.reading.messages import user
-from dpo_data.reading.records import (
-    Item,
-    Judgement,
-    Record,
-    Side,
-    UnreadableError,
-    each,
-    key_of,
-    number_of,
-    plain,
-    text_of,
-)
+from dpo_data.reading.records import Item, Record, Side, UnreadableError, Vote, each, key_of, number_of, plain, text_of
 from dpo_data.schema import DataError
 
 NAME = re.compile(r"(?P<one>.+?)-vs-(?P<two>.+?)-(?P<judge>[^-]+-[^-]+)-reviewer")
@@ -75,7 +64,7 @@ def _vote(
     score = number_of(record.get("score"), "score")
     if score not in CHOICES:
         raise UnreadableError(f"The score is {score:g}, no readable verdict; expected 1, 2 or 3 (tie).")
-    yield Judgement(
+    yield Vote(
         user(text_of(question, "text")),
         first,
         second,

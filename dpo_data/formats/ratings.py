@@ -13,10 +13,10 @@ from typing import Any
 from dpo_data.reading.messages import messages
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Message,
     Record,
     UnreadableError,
+    Vote,
     identifier,
     moment,
     number_of,
@@ -55,7 +55,7 @@ def parse(record: Record) -> Iterator[Item]:
         [_ratings(item, identifier(record.get("annotator"))) for item in responses],
         width=width,
         models=[item.get("model") for item in responses],
-        common=Judgement([], "", "", "tie", at=moment(record.get("at")), attributes=rest),
+        common=Vote([], "", "", "tie", at=moment(record.get("at")), attributes=rest),
     )
 
 
@@ -74,21 +74,21 @@ def by_rating(
     ratings: Sequence[Mapping[str | None, float]],
     width: float | None,
     models: Sequence[Any] = (),
-    common: Judgement | None = None,
-) -> Iterator[Judgement]:
+    common: Vote | None = None,
+) -> Iterator[Vote]:
     """Every pair of `texts` that one annotator rated, as a vote for the higher rating (equal: a tie).
 
     `ratings[i]` holds the ratings of `texts[i]` by annotator (None: anonymous); `width` is the scale's
     high end minus its low end, null where the scale is open. `common` lends its annotator kind, time and attributes.
     """
-    common = common or Judgement([], "", "", "tie")
+    common = common or Vote([], "", "", "tie")
     named = models or [None] * len(texts)
     for i, j in combinations(range(len(texts)), 2):
         for annotator in ratings[i]:
             if annotator not in ratings[j]:
                 continue
             gap = ratings[i][annotator] - ratings[j][annotator]
-            yield Judgement(
+            yield Vote(
                 prompt,
                 texts[i],
                 texts[j],
@@ -104,8 +104,8 @@ def by_rating(
 
 
 def rated_lists(
-    prompt: list[Message], texts: Any, ratings: Any, models: Any, common: Judgement, width: float | None = 4.0
-) -> Iterator[Judgement]:
+    prompt: list[Message], texts: Any, ratings: Any, models: Any, common: Vote, width: float | None = 4.0
+) -> Iterator[Vote]:
     """`by_rating` from parallel lists of texts and single ratings; a null rating, or a null text, joins no pair."""
     if not isinstance(texts, list) or not isinstance(ratings, list) or len(texts) != len(ratings):
         raise UnreadableError("The lists of responses and of ratings are missing or of different lengths.")

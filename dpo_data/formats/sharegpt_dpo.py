@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from dpo_data.reading.messages import message, messages, render
-from dpo_data.reading.records import Item, Judgement, Message, Record, UnreadableError, plain
+from dpo_data.reading.records import Item, Message, Record, UnreadableError, Vote, plain
 
 NOT_ATTRIBUTES = {"conversations", "chosen", "rejected", "system", "tools"}
 
@@ -28,4 +28,4 @@ def parse(record: Record) -> Iterator[Item]:
         if side["role"] != "assistant":
             raise UnreadableError(f"The {name} message is spoken by {side['role']}, expected the assistant.")
     rest = {key: value for key, value in record.items() if key not in NOT_ATTRIBUTES}
-    yield Judgement(prompt, render([chosen]), render([rejected]), "first", attributes=plain(rest))
+    yield Vote(prompt, render([chosen]), render([rejected]), "first", attributes=plain(rest))

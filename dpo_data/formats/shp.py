@@ -8,17 +8,7 @@ least 2 and at most five pairs a post. The same comment stands in many pairs.
 from collections.abc import Iterator
 
 from dpo_data.reading.messages import user
-from dpo_data.reading.records import (
-    Item,
-    Judgement,
-    Record,
-    Side,
-    UnreadableError,
-    number_of,
-    plain,
-    response_of,
-    text_of,
-)
+from dpo_data.reading.records import Item, Record, Side, UnreadableError, Vote, number_of, plain, response_of, text_of
 
 CHOICES: dict[float, Side] = {1.0: "first", 0.0: "second"}
 ATTRIBUTES = ("domain", "post_id", "score_ratio", "seconds_difference", "upvote_ratio")
@@ -34,7 +24,7 @@ def parse(record: Record) -> Iterator[Item]:
     choice = CHOICES.get(number_of(record.get("labels"), "labels"))
     if choice is None:
         raise UnreadableError(f"Field 'labels' is {record['labels']!r}, expected 1 (A is preferred) or 0 (B).")
-    yield Judgement(
+    yield Vote(
         user(text_of(record, "history")),
         response_of(record, "human_ref_A"),
         response_of(record, "human_ref_B"),

@@ -16,11 +16,11 @@ from dpo_data.reading.companions import Companion
 from dpo_data.reading.messages import user
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Message,
     Record,
     Side,
     UnreadableError,
+    Vote,
     each,
     key_of,
     number_of,
@@ -67,7 +67,7 @@ def _place(row: Record) -> tuple[str, int]:
     return key_of(row, "passage_id"), int(number) - 1
 
 
-def _votes(prompt: list[Message], systems: dict[str, Any]) -> Iterator[Judgement]:
+def _votes(prompt: list[Message], systems: dict[str, Any]) -> Iterator[Vote]:
     reviewed = {name: said for name, said in systems.items() if isinstance(said, dict) and "reviews" in said}
     for (name_1, said_1), (name_2, said_2) in combinations(reviewed.items(), 2):
         other = _by_worker(said_2, name_2)
@@ -78,7 +78,7 @@ def _votes(prompt: list[Message], systems: dict[str, Any]) -> Iterator[Judgement
             ranks = [number_of(one.get("overall-rank"), "overall-rank") for one in (review, match)]
             ratings = [number_of(one.get("overall-rating"), "overall-rating") for one in (review, match)]
             choice: Side = "first" if ranks[0] < ranks[1] else "second" if ranks[0] > ranks[1] else "tie"
-            yield Judgement(
+            yield Vote(
                 prompt,
                 response_of(said_1, "response"),
                 response_of(said_2, "response"),

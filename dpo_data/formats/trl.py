@@ -14,10 +14,10 @@ from dpo_data.formats.hh_rlhf import detect as is_transcript
 from dpo_data.reading.messages import TRANSCRIPT, dialogue, diverge, message, messages, render, user
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Message,
     Record,
     UnreadableError,
+    Vote,
     identifier,
     moment,
     plain,
@@ -51,7 +51,7 @@ def parse(record: Record) -> Iterator[Item]:
     """One vote a record; the first side is `chosen`."""
     prompt, first, second, attributes = pair(record)
     rest = {key: value for key, value in record.items() if key not in NOT_ATTRIBUTES}
-    yield Judgement(
+    yield Vote(
         prompt,
         first,
         second,

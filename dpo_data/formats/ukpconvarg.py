@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dpo_data.reading.messages import user
 from dpo_data.reading.records import (
     Item,
-    Judgement,
     Record,
     Side,
     UnreadableError,
+    Vote,
     identifier,
     moment,
     plain,
@@ -37,7 +37,7 @@ def parse(record: Record) -> Iterator[Item]:
         choice = CHOICES.get(str(vote.get("value")))
         if choice is None:
             raise UnreadableError(f"A vote is {vote.get('value')!r}, expected a1, a2 or equal.")
-        yield Judgement(
+        yield Vote(
             prompt,
             response_of(record, "arg1"),
             response_of(record, "arg2"),

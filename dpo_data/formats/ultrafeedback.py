@@ -10,7 +10,7 @@ from typing import Any
 
 from dpo_data.formats.ratings import by_rating
 from dpo_data.reading.messages import user
-from dpo_data.reading.records import Item, Judgement, Record, UnreadableError, number_of, plain, response_of, text_of
+from dpo_data.reading.records import Item, Record, UnreadableError, Vote, number_of, plain, response_of, text_of
 
 SCALE_WIDTH = 4.0  # ratings run from 1 to 5
 
@@ -37,7 +37,7 @@ def parse(record: Record) -> Iterator[Item]:
         [{} if mean is None else {None: mean} for mean in means],
         width=SCALE_WIDTH,
         models=[item.get("model") for item in completions],
-        common=Judgement([], "", "", "tie", annotator_kind="model", attributes=plain(_facts(record))),
+        common=Vote([], "", "", "tie", annotator_kind="model", attributes=plain(_facts(record))),
     )
 
 

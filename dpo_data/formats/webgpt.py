@@ -7,17 +7,7 @@ quotes in view, so the comparison is of answer and search together; the shared p
 from collections.abc import Iterator
 
 from dpo_data.reading.messages import user
-from dpo_data.reading.records import (
-    Item,
-    Judgement,
-    Record,
-    Side,
-    UnreadableError,
-    number_of,
-    plain,
-    response_of,
-    text_of,
-)
+from dpo_data.reading.records import Item, Record, Side, UnreadableError, Vote, number_of, plain, response_of, text_of
 
 
 def detect(record: Record) -> bool:
@@ -33,7 +23,7 @@ def parse(record: Record) -> Iterator[Item]:
     if abs(first + second) > 1e-6:
         raise UnreadableError(f"The scores {first:g} and {second:g} do not sum to 0.")
     choice: Side = "first" if first > 0 else "second" if first < 0 else "tie"
-    yield Judgement(
+    yield Vote(
         user(asked),
         response_of(record, "answer_0"),
         response_of(record, "answer_1"),

@@ -16,8 +16,8 @@ from typing import Any
 
 from dpo_data.formats.detect import reader
 from dpo_data.ingest.accounting import check_fates, stamps, unchanged
-from dpo_data.ingest.convert import REJECTED, THUMBED, VOTED, Job, Written, convert
-from dpo_data.ingest.merge import Joined, join
+from dpo_data.ingest.convert import REJECTED, THUMBED, VOTED, Job, PartFiles, convert
+from dpo_data.ingest.merge import BatchContents, merge_parts
 from dpo_data.ingest.staging import incoming, locked, sweep
 from dpo_data.reading.files import Piece, Stamp, count, fixed, pieces
 from dpo_data.reading.records import Reader
@@ -27,7 +27,7 @@ from dpo_data.store import lock, readings
 from dpo_data.store.atomic import sync, sync_folder, write_json
 from dpo_data.store.batches import MANIFEST, TABLES
 
-Mapper = Callable[[Callable[[Job], list[Written]], Iterable[Job]], Iterable[list[Written]]]
+Mapper = Callable[[Callable[[Job], list[PartFiles]], Iterable[Job]], Iterable[list[PartFiles]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def append_batch(
         read_files = {file: before[file] for path in new for file in (path, *beside[path])}
         with unchanged(read_files, growing=[path for path, piece in spans.items() if piece is not None]):
             jobs = _jobs(unnamed, new, names, readers, options, spans)
-            joined = join(unnamed, _counted(mapper(convert, jobs), progress))
+            joined = merge_parts(unnamed, _counted(mapper(convert, jobs), progress))
             counts = _counts(joined, new, spans, before)
         summary = BatchSummary(None, source, len(new), len(files) - len(new), **counts)
         contents = {path: (names[path], keys[path][1]) for path in new}
@@ -167,7 +167,7 @@ def _jobs(
             number += 1
 
 
-def _counted(results: Iterable[list[Written]], progress: Callable[[int], None] | None) -> Iterator[Written]:
+def _counted(results: Iterable[list[PartFiles]], progress: Callable[[int], None] | None) -> Iterator[PartFiles]:
     done = 0
     for result in results:
         for written in result:
@@ -178,7 +178,7 @@ def _counted(results: Iterable[list[Written]], progress: Callable[[int], None] |
 
 
 def _counts(
-    joined: Joined, files: Sequence[Path], spans: Mapping[Path, Piece | None], before: Mapping[Path, Stamp]
+    joined: BatchContents, files: Sequence[Path], spans: Mapping[Path, Piece | None], before: Mapping[Path, Stamp]
 ) -> dict[str, Any]:
     records = [count(spans.get(path) or path) for path in files]
     for index, path in enumerate(files):

@@ -17,7 +17,7 @@ import polars as pl
 from dpo_data.formats.detect import reader
 from dpo_data.ids import canonical, comparison_hash, prompt_hash, text_hash
 from dpo_data.reading.files import Piece
-from dpo_data.reading.records import Item, Judgement, Message, NonText, Thumb
+from dpo_data.reading.records import BinaryRating, Item, Message, NonText, Vote
 from dpo_data.schema import COMPARISONS, LEDGER, REJECTS, THUMBS, VOTES
 
 PART_ITEMS = 20_000  # items to a part: about 100 MB of Python objects at realistic lengths
@@ -59,7 +59,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Written:
+class PartFiles:
     """One part on disk: `stem` of its files, (record, fate) pairs, and the sum of its rows' content hashes."""
 
     stem: Path
@@ -68,10 +68,10 @@ class Written:
     digest: int
 
 
-def convert(job: Job) -> list[Written]:
+def convert(job: Job) -> list[PartFiles]:
     """Read the job's records and write its parts. Runs anywhere: it needs the job alone."""
     _, read = reader(job.path, job.format, job.columns)
-    written: list[Written] = []
+    written: list[PartFiles] = []
     texts, part = Texts(), Part(job)
     for item in read.read(job.piece or job.path):
         if len(part) >= PART_ITEMS:
@@ -129,10 +129,10 @@ class Part:
     def add(self, item: Item, texts: Texts) -> None:
         """Take one item in."""
         origin = f"{self.job.name}:{','.join(map(str, item.records))}"
-        if isinstance(item, Judgement):
+        if isinstance(item, Vote):
             fate = VOTED
             self.vote(item, texts, origin)
-        elif isinstance(item, Thumb):
+        elif isinstance(item, BinaryRating):
             fate = THUMBED
             self._thumb(item, texts, origin)
         else:
@@ -144,7 +144,7 @@ class Part:
             if fate > self.fates.get(record, 0):
                 self.fates[record] = fate
 
-    def vote(self, item: Judgement, texts: Texts, origin: str, source: str | None = None) -> None:
+    def vote(self, item: Vote, texts: Texts, origin: str, source: str | None = None) -> None:
         """Take one vote in, under the given origin (and source, where it is not the job's)."""
         prompt, prompt_key = texts.prompt(item.prompt)
         first, first_key = texts.text(item.first)
@@ -164,7 +164,7 @@ class Part:
         self.votes.append((comparison, *said, source or self.job.source, origin))
         self._sum(comparison, *said, facts)
 
-    def _thumb(self, item: Thumb, texts: Texts, origin: str) -> None:
+    def _thumb(self, item: BinaryRating, texts: Texts, origin: str) -> None:
         prompt, prompt_key = texts.prompt(item.prompt)
         completion, completion_key = texts.text(item.completion)
         kind = self.job.annotator_kind or item.annotator_kind
@@ -187,13 +187,13 @@ class Part:
         rows = {"comparisons": comparisons, "votes": self.votes, "thumbs": self.thumbs, "rejects": self.rejects}
         return {name: pl.DataFrame(rows[name], schema=schema, orient="row") for name, schema in TABLES.items()}
 
-    def write(self, number: int) -> Written:
+    def write(self, number: int) -> PartFiles:
         """Write the part's tables beside each other, and forget them."""
         stem = self.job.folder / f"part-{self.job.number:06d}-{number:06d}"
         for name, frame in self.frames().items():
             if frame.height:
                 frame.write_parquet(f"{stem}.{name}.parquet", compression="lz4")
-        return Written(stem, self.job.file, list(self.fates.items()), self.digest)
+        return PartFiles(stem, self.job.file, list(self.fates.items()), self.digest)
 
 
 def listed(facts: list[tuple[str, str]]) -> list[dict[str, str]]:
@@ -205,7 +205,7 @@ def _short(facts: list[tuple[str, str]]) -> str:
     return text_hash(repr(facts))[:16] if facts else ""
 
 
-def attributes(item: Judgement, flipped: bool) -> Iterator[tuple[str, str]]:
+def attributes(item: Vote, flipped: bool) -> Iterator[tuple[str, str]]:
     """(key, value) of everything the source says of the comparison, sides turned to a and b."""
     for key, value in item.attributes.items():
         yield RENAMED.get(key, key), value

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpo_data.ingest import thumb_pairs
-from dpo_data.ingest.convert import PART_ITEMS, REJECTED, THUMBED, VOTED, Job, Part, Texts, Written
+from dpo_data.ingest.convert import PART_ITEMS, REJECTED, THUMBED, VOTED, Job, Part, PartFiles, Texts
 from dpo_data.schema import COMPARISONS, empty
 from dpo_data.store.batches import TABLES, merge_attributes
 
@@ -26,7 +26,7 @@ MODULUS = 2**128
 
 
 @dataclass(slots=True)
-class Joined:
+class BatchContents:
     """What the batch holds: rows by table, the fate of every record by file, and the digest of the content."""
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -81,14 +81,14 @@ def arrow(frame: pl.DataFrame) -> pa.Table:
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def join(folder: Path, written: Iterable[Written]) -> Joined:
+def merge_parts(folder: Path, written: Iterable[PartFiles]) -> BatchContents:
     """Write the batch's four tables to `folder` from the parts, which are removed as they are read."""
-    joined = Joined()
+    joined = BatchContents()
     with ExitStack() as stack:
         tables = {name: Table(folder / f"{name}.parquet", schema) for name, schema in TABLES.items()}
         for table in tables.values():
             stack.callback(table.close)
-        seen = Seen()
+        seen = ComparisonIndex()
         thumbs = [path for part in written for path in _take(part, tables, seen, joined)]
         job = Job(0, folder, folder, None, 0, "", "", None, None, None)
         for pair_part in _paired(thumbs, job, joined):
@@ -106,7 +106,7 @@ def join(folder: Path, written: Iterable[Written]) -> Joined:
     return joined
 
 
-def _take(part: Written, tables: dict[str, Table], seen: "Seen", joined: Joined) -> Iterator[Path]:
+def _take(part: PartFiles, tables: dict[str, Table], seen: "ComparisonIndex", joined: BatchContents) -> Iterator[Path]:
     """Bring one part in and remove it; its thumbs wait as a file for the pairing."""
     joined.sum += part.digest
     for record, fate in part.fates:
@@ -123,7 +123,7 @@ def _take(part: Written, tables: dict[str, Table], seen: "Seen", joined: Joined)
         path.unlink()
 
 
-def _paired(thumbs: list[Path], job: Job, joined: Joined) -> Iterator[Part]:
+def _paired(thumbs: list[Path], job: Job, joined: BatchContents) -> Iterator[Part]:
     """The comparisons of opposite thumbs, in parts; their records become votes."""
     found = thumb_pairs.pairs(thumbs)
     texts = Texts()
@@ -136,7 +136,7 @@ def _paired(thumbs: list[Path], job: Job, joined: Joined) -> Iterator[Part]:
         yield part
 
 
-class Seen:
+class ComparisonIndex:
     """Which comparisons the batch holds, and the attributes that came with later sights of them."""
 
     def __init__(self) -> None:

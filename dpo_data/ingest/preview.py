@@ -9,9 +9,9 @@ from typing import Any
 from dpo_data.formats.detect import reader
 from dpo_data.ingest.accounting import check_fates, stamps, unchanged
 from dpo_data.ingest.convert import REJECTED, THUMBED, VOTED
-from dpo_data.ingest.merge import Joined
+from dpo_data.ingest.merge import BatchContents
 from dpo_data.reading.files import Piece, count, fixed
-from dpo_data.reading.records import Item, Judgement, Reader, Reject
+from dpo_data.reading.records import Item, Reader, Reject, Vote
 
 SHOWN = 3  # rows of each kind that are shown
 SHOWN_REJECTS = 20
@@ -47,9 +47,9 @@ def _inspected(path: Path, piece: Piece | None, name: str, read: Reader) -> Insp
     seen = Inspection(str(path), name, count(piece or path))
     reasons: Counter[str] = Counter()
     annotators: set[str | None] = set()
-    fates = Joined()
+    fates = BatchContents()
     for item in read.read(piece or path):
-        fate = REJECTED if isinstance(item, Reject) else VOTED if isinstance(item, Judgement) else THUMBED
+        fate = REJECTED if isinstance(item, Reject) else VOTED if isinstance(item, Vote) else THUMBED
         for record in item.records:
             fates.mark(0, record, fate)
         if isinstance(item, Reject):
@@ -68,7 +68,7 @@ def _inspected(path: Path, piece: Piece | None, name: str, read: Reader) -> Insp
 
 
 def _count(seen: Inspection, item: Item) -> None:
-    if isinstance(item, Judgement):
+    if isinstance(item, Vote):
         seen.votes += 1
         seen.ties += item.choice == "tie"
         shown = {"first": item.first, "second": item.second, "choice": item.choice, "strength": item.strength}

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from dpo_data.reading.records import Judgement
+from dpo_data.reading.records import Vote
 
 MAX_PAIRS = 10_000  # comparisons of one prompt, as many as 100 thumbs up and 100 down give
 Row = dict[str, Any]
@@ -42,7 +42,7 @@ def _meetings(ups: list[Row], downs: list[Row]) -> Iterable[tuple[Row, Row]]:
     return ((up, downs[(index + step) % len(downs)]) for index, up in enumerate(ups) for step in range(share))
 
 
-def judgement(up: Row, down: Row) -> Judgement:
+def judgement(up: Row, down: Row) -> Vote:
     """The vote of one pair: the completion with the thumb up wins.
 
     The annotator is named where one person gave both thumbs; the time is the later one's.
@@ -52,7 +52,7 @@ def judgement(up: Row, down: Row) -> Judgement:
     own = [{key: value for key, value in one.items() if key not in shared} for one in facts]
     times = [row["at"] for row in (up, down) if row["at"] is not None]
     same_kind = up["annotator_kind"] == down["annotator_kind"]
-    return Judgement(
+    return Vote(
         up["prompt"],
         up["completion"],
         down["completion"],

@@ -17,14 +17,14 @@ class SizeLimits(Settings):
 
 
 def measure(ledger: pl.DataFrame) -> pl.DataFrame:
-    """Add `tokens_to_parting`, the tokens up to where the responses part; null where they are identical or not counted.
+    """Add `tokens_to_divergence`: tokens before the responses differ; null where identical or not counted.
 
     What both responses start with, end mark included, may fill the room the prompt leaves: then truncation makes them
     one sequence, with loss ln 2 and gradient 0.
     """
     differ = pl.col("hash_a") != pl.col("hash_b")
     to_parting = pl.when(differ).then(pl.col("tokens_prompt") + pl.col("tokens_shared"))
-    return ledger.with_columns(tokens_to_parting=to_parting)
+    return ledger.with_columns(tokens_to_divergence=to_parting)
 
 
 def rules(limits: SizeLimits) -> dict[str, pl.Expr]:
@@ -38,5 +38,5 @@ def rules(limits: SizeLimits) -> dict[str, pl.Expr]:
     if limits.max_response_tokens is not None:
         found["response_too_long"] = pl.max_horizontal("tokens_a", "tokens_b") > limits.max_response_tokens
     if limits.max_length is not None:
-        found["identical_after_truncation"] = pl.col("tokens_to_parting") >= limits.max_length
+        found["identical_after_truncation"] = pl.col("tokens_to_divergence") >= limits.max_length
     return found

@@ -33,7 +33,7 @@ _ROWS = 20_000  # a block: at most 80,000 vectors, 120 MB
 _SENTENCE_END = re.compile(r"[.!?。！？]\s+|\n")
 
 
-class AlikeLimits(Settings):
+class SimilarPairLimits(Settings):
     """A pair goes when it is alike in words and in meaning, and the votes do not say that the difference matters."""
 
     # From the sentence where they part, all-MiniLM-L6-v2 puts another number, name or operator at .57 to .87, and
@@ -47,8 +47,8 @@ class AlikeLimits(Settings):
 class SimilarityLimits(Settings):
     """Limits on likeness; `by_slice` maps a slice column to value -> limits, for mathematics or code."""
 
-    alike: AlikeLimits | None = AlikeLimits()
-    by_slice: dict[str, dict[str, AlikeLimits | None]] = Field(default_factory=dict)
+    responses: SimilarPairLimits | None = SimilarPairLimits()
+    by_slice: dict[str, dict[str, SimilarPairLimits | None]] = Field(default_factory=dict)
     # Off: short answers ("Yes.") are far from any prompt in embedding space and still on topic.
     min_prompt_cosine: float | None = None
     # Off: all six PandaLM rows that it finds are requests to translate. Look at the slice before switching it on.
@@ -162,7 +162,7 @@ def prompts_of(folder: Path, model: str) -> pl.DataFrame:
 def rules(limits: SimilarityLimits) -> dict[str, pl.Expr]:
     """Too alike (both signals), far from the prompt, in another language than the prompt."""
     found: dict[str, pl.Expr] = {}
-    alike = _alike(limits)
+    alike = _too_similar(limits)
     if alike is not None:
         found["responses_too_similar"] = alike
     if limits.min_prompt_cosine is not None:
@@ -175,17 +175,17 @@ def rules(limits: SimilarityLimits) -> dict[str, pl.Expr]:
     return found
 
 
-def _alike(limits: SimilarityLimits) -> pl.Expr | None:
-    if limits.alike is None and not limits.by_slice:
+def _too_similar(limits: SimilarityLimits) -> pl.Expr | None:
+    if limits.responses is None and not limits.by_slice:
         return None
-    chosen = _both(limits.alike)
+    chosen = _both(limits.responses)
     for column, values in limits.by_slice.items():
         for value, own in values.items():
             chosen = pl.when(pl.col(column) == value).then(_both(own)).otherwise(chosen)
     return chosen
 
 
-def _both(limits: AlikeLimits | None) -> pl.Expr:
+def _both(limits: SimilarPairLimits | None) -> pl.Expr:
     if limits is None:
         return pl.lit(False)
     alike = (pl.col("similarity") > limits.cosine) & (pl.col("edit_ratio") < limits.edit_ratio)

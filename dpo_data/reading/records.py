@@ -46,7 +46,7 @@ class UnreadableError(ValueError):
 
 
 @dataclass(slots=True)
-class Judgement:
+class Vote:
     """One vote: `choice` between two responses to `prompt`.
 
     `strength` is 0..1, the share of the source's full scale by which the choice wins (null where it does not grade).
@@ -71,7 +71,7 @@ class Judgement:
 
 
 @dataclass(slots=True)
-class Thumb:
+class BinaryRating:
     """A thumb up (`label` true) or down on one response, without a second response beside it."""
 
     prompt: list[Message]
@@ -96,7 +96,7 @@ class Reject:
         self.reason = clipped(self.reason, REASON_CHARACTERS)
 
 
-Item = Judgement | Thumb | Reject
+Item = Vote | BinaryRating | Reject
 
 
 def alone(path: Path) -> list[Path]:

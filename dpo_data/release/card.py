@@ -142,7 +142,7 @@ def _limits(numbers: dict[str, Any]) -> str:
         f"- {people['flagged']:,} of {people['named']:,} named annotators (counted per source) are flagged as random "
         "or inverted; anonymous votes cannot be judged.",
         f"- {counts['rejected_records']:,} raw records or parts of records could not be read.",
-        "- `confidence` is the probability that `chosen` is better plus half of `neither`, the probability that there "
+        "- `confidence` is the probability that `chosen` is better plus half of `p_equal`, the probability that there "
         "is no real difference: both under a model of the annotators, no measured accuracy.",
     ]
     return "\n".join(lines)

@@ -66,7 +66,7 @@ def methods(config: CurationConfig) -> dict[str, str]:
 
 def decisions(ledger: pl.DataFrame) -> str:
     """Hash of what was decided for every comparison, and on which votes, whatever the row order."""
-    numbers = [pl.col(name).round(9) for name in ("confidence", "neither", "weight")]
+    numbers = [pl.col(name).round(9) for name in ("confidence", "p_equal", "weight")]
     return rows(
         ledger.select("comparison_id", "votes_a", "votes_b", "votes_tie", "preferred", "split", "reasons", *numbers)
     )

@@ -110,7 +110,7 @@ def pair_columns(rows: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
         _answer(rejected("response")).alias("rejected"),
         "weight",
         "confidence",
-        "neither",
+        "p_equal",
         chosen("votes").alias("votes_chosen"),
         rejected("votes").alias("votes_rejected"),
         "source",

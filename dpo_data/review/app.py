@@ -40,7 +40,7 @@ _MOST_BYTES = 64_000
 _MOST_QUEUES = 200
 
 
-def app(
+def create_app(
     store: Path,
     version: str = "current",
     *,
@@ -55,7 +55,7 @@ def app(
     which browsers may ask for it. Raises `DataError`.
     """
     security.check_binding(host, token)
-    desk = Desk(store, version, token, now)
+    desk = ReviewApp(store, version, token, now)
     routes = [
         Route("/", desk.front),
         Route("/enter", desk.enter, methods=["POST"]),
@@ -73,7 +73,7 @@ def app(
     )
 
 
-class Desk:
+class ReviewApp:
     """What every page needs: the version, its texts, the templates, the sessions."""
 
     def __init__(self, store: Path, version: str, token: str | None, now: Callable[[], datetime]) -> None:

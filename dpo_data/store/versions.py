@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from dpo_data.schema import SPLITS, DataError, no_pairs
+from dpo_data.schema import SCHEMA, SPLITS, DataError, no_pairs
 from dpo_data.store import atomic, lock, pointer
 
 LEFTOVER = ".publishing-"
@@ -85,7 +85,7 @@ def open_version(store: Path, version: str = "current") -> Version:
     if len(matches) != 1:
         what = f"matches {len(matches)} versions" if matches else "is no version"
         raise DataError(f"{version!r} {what} of {store}. Versions there: {', '.join(known) or 'none'}.")
-    return Version(matches[0], store / "versions" / matches[0])
+    return _readable(Version(matches[0], store / "versions" / matches[0]))
 
 
 def list_versions(store: Path) -> list[Path]:
@@ -94,8 +94,21 @@ def list_versions(store: Path) -> list[Path]:
     return sorted(manifest.parent for manifest in folder.glob("[!.]*/manifest.json")) if folder.is_dir() else []
 
 
-def current(store: Path) -> Version | None:
-    """The version that current.json points at, or None in a store that has none."""
+def _readable(version: Version) -> Version:
+    number = version.manifest.get("schema", 1)
+    if number != SCHEMA:
+        raise DataError(
+            f"Version {version.id} has tables of schema {number}, and this release reads schema {SCHEMA}. Run "
+            "`dpo refresh`: it publishes a new version from the same batches."
+        )
+    return version
+
+
+def current(store: Path, any_schema: bool = False) -> Version | None:
+    """The version that current.json points at, or None in a store that has none.
+
+    Raises `DataError` for a version whose tables have another schema, unless `any_schema`.
+    """
     version = read_pointer(store).get("version")
     if version is None:
         return None
@@ -105,7 +118,7 @@ def current(store: Path) -> Version | None:
             f"{store / 'current.json'} points at version {path.name}, which is not there. "
             "Restore its folder, or remove current.json and refresh."
         )
-    return Version(path.name, path)
+    return Version(path.name, path) if any_schema else _readable(Version(path.name, path))
 
 
 def make_current(store: Path, version: str) -> Version:

@@ -14,7 +14,7 @@ from dpo_data.votes.dawid_skene import CodedVotes, Reliability, estimate
 
 METHOD = "agreement 2"  # raise it when the same votes would be judged otherwise; 1 knew no "neither"
 KEY = ["comparison_id", "source", "annotator"]
-_POSTERIOR = ["better_a", "better_b", "neither"]
+_POSTERIOR = ["better_a", "better_b", "p_equal"]
 REVIEWS = "reviews"
 """The source of the store's own reviews: a second look at a comparison is not where it comes from."""
 
@@ -158,7 +158,7 @@ def code(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[CodedVotes
 
 
 def posteriors(collapsed: pl.DataFrame, limits: ReliabilityLimits) -> tuple[pl.DataFrame, Reliability]:
-    """comparison_id, `better_a`, `better_b` and `neither`, probabilities that add up to one; and the whole estimate."""
+    """comparison_id, `better_a`, `better_b` and `p_equal`, probabilities that add up to one; and the whole estimate."""
     votes, items, _ = code(collapsed, limits)
     found = estimate(votes, limits)
     columns = [pl.Series(*column) for column in zip(_POSTERIOR, found.probabilities, strict=True)]
@@ -170,11 +170,11 @@ def measure(ledger: pl.DataFrame, votes: pl.DataFrame, limits: AgreementLimits |
 
     `preferred` is the likelier better side; null where both are as likely, where more votes say tie than say either
     side, or where there is no vote. `agreement` is the share of all votes, ties included, for `preferred`; null below
-    two votes. `neither` is the posterior probability that there is no real difference (null without votes), and
-    `confidence` the probability that `preferred` is better plus half of `neither`: how often a judge would choose it
+    two votes. `p_equal` is the posterior probability that there is no real difference (null without votes), and
+    `confidence` the probability that `preferred` is better plus half of `p_equal`: how often a judge would choose it
     who is never wrong and tosses a coin where there is nothing to choose. It is never below one half, and the soft
     label that the votes speak for; the other side is better with probability 1 - confidence - neither / 2. Where a
-    source has no ties, `neither` is 0: it cannot be told from noise there.
+    source has no ties, `p_equal` is 0: it cannot be told from noise there.
     """
     limits = limits or AgreementLimits()
     collapsed = collapse(votes)
@@ -197,7 +197,7 @@ def measure(ledger: pl.DataFrame, votes: pl.DataFrame, limits: AgreementLimits |
     known = pl.col("preferred").is_not_null()
     return frame.with_columns(
         pl.when(known & (pl.col("votes") >= 2)).then(chosen / pl.col("votes")).alias("agreement"),
-        pl.when(known).then(pl.max_horizontal("better_a", "better_b") + pl.col("neither") / 2).alias("confidence"),
+        pl.when(known).then(pl.max_horizontal("better_a", "better_b") + pl.col("p_equal") / 2).alias("confidence"),
     ).drop("better_a", "better_b")
 
 

@@ -47,7 +47,7 @@ class ReliabilityLimits(Settings):
 
 
 @dataclass(frozen=True)
-class Masses:
+class ExpectedCounts:
     """Each annotator's votes as the posterior spreads them over the states, in votes; arrays of shape (annotators,).
 
     With o = +-1 for the side shown first (0 unknown), d for the side voted for, t = P(a) - P(b):
@@ -91,11 +91,11 @@ def start(group: NDArray[np.int64], limits: ReliabilityLimits) -> Skills:
     none, groups = np.zeros(len(group)), int(group.max(initial=-1)) + 1
     odds = np.exp(logit([limits.prior_tie_neither, limits.prior_tie_side]))
     before = (np.full(groups, odds[0]), np.full(groups, odds[1]))
-    return _skills(Masses(*[none] * 8), np.ones(len(group)), before, group, limits)
+    return _skills(ExpectedCounts(*[none] * 8), np.ones(len(group)), before, group, limits)
 
 
 def maximise(
-    masses: Masses, before: Skills, tie_share: Floats, group: NDArray[np.int64], limits: ReliabilityLimits
+    masses: ExpectedCounts, before: Skills, tie_share: Floats, group: NDArray[np.int64], limits: ReliabilityLimits
 ) -> Skills:
     """The M-step: exact for votes for a side, one step uphill (below) for ties. `tie_share` has shape (groups,).
 
@@ -124,7 +124,11 @@ def maximise(
 
 
 def _skills(
-    masses: Masses, r: Floats, tie_odds: tuple[Floats, Floats], group: NDArray[np.int64], limits: ReliabilityLimits
+    masses: ExpectedCounts,
+    r: Floats,
+    tie_odds: tuple[Floats, Floats],
+    group: NDArray[np.int64],
+    limits: ReliabilityLimits,
 ) -> Skills:
     """Skill, bias and weights in closed form.
 

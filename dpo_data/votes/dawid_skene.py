@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import expit
 
-from dpo_data.votes.annotator_model import Masses, ReliabilityLimits, Skills, Weights, maximise, start
+from dpo_data.votes.annotator_model import ExpectedCounts, ReliabilityLimits, Skills, Weights, maximise, start
 
 Floats = NDArray[np.float64]
 
@@ -152,7 +152,7 @@ class _Evidence:
             odds += np.log(2 * share) - np.log1p(-share)
         return logit, odds - _both(logit)
 
-    def masses(self, logit: Floats, neither: Floats) -> Masses:
+    def masses(self, logit: Floats, neither: Floats) -> ExpectedCounts:
         """Votes by the posterior of their items, where at least two annotators voted."""
         none = np.zeros(self.people)
         sided = (1 - neither) * self.informative
@@ -160,7 +160,7 @@ class _Evidence:
         believed = np.tanh(logit / 2) * sided
         side, even = self.cast.T @ sided, self.cast.T @ neither
         placed, shown = self.placed, self.shown
-        return Masses(
+        return ExpectedCounts(
             side=side[: self.people],
             neither=even[: self.people],
             first_side=none if placed is None else (placed.T @ sided)[: self.people],

@@ -32,7 +32,7 @@ def from_account(run: Path, axis: str, value: str, counts: Mapping[str, int]) ->
     """
     path = run / "attribution.parquet"
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    if not path.is_file() or config.get("account_by") != axis:
+    if not path.is_file() or config.get("attribution", {}).get("by") != axis:
         return {}
     made = account(pq.read_table(path), pq.read_table(run / "pairs.parquet"), float(config["beta"]), axis)
     return of_account(made, value, counts["masked"] / max(counts["in_slice"], 1))

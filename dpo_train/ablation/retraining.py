@@ -77,7 +77,7 @@ def _settings(run: Path, version: Path) -> tuple[TrainConfig, int]:
     if raw.pop("version", version.name) != version.name:
         raise TrainError(f"{run.name} was not trained on version {version.name}.")
     raw.pop("beta", None)
-    quiet = {"account_by": None, "report_to": (), "stop_when_flat": False, "load_best_model_at_end": False}
+    quiet = {"attribution": {"by": None}, "report_to": (), "stop_when_flat": False, "load_best_model_at_end": False}
     often = raw["save_steps"] or raw["eval_steps"] or max(1, last // 10)
     looks = {"eval_steps": last, "save_steps": often, "probe_pairs": 0}  # once, at the end
     config = TrainConfig.model_validate(raw | quiet | looks)

@@ -17,7 +17,7 @@ from dpo_train.statistics import Floats
 SAFETY = 0.9  # of the movement that would just do, as step-size control has it (Hairer, Nørsett, Wanner 1993, II.4)
 
 
-class Pace:
+class IntervalScheduler:
     """How far the log-probabilities of the account's pairs may move before an interval ends."""
 
     def __init__(self, total: int, chords: int, target: float) -> None:

@@ -22,16 +22,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dpo_train.attribution.intervals import Pace
+from dpo_train.attribution.intervals import IntervalScheduler
 from dpo_train.attribution.path_integral import OUTER, Attributed, attribute, bucket_names, closure, refine
 from dpo_train.attribution.stratified_sample import draw
 from dpo_train.attribution.tables import tabulate
-from dpo_train.attribution.update_ledger import Interval, Ledger, cannot_book, plan
+from dpo_train.attribution.update_ledger import Interval, UpdateLedger, cannot_book, plan
 from dpo_train.checkpoints import LEDGER
 from dpo_train.data.axes import UNKNOWN
 from dpo_train.data.pairs import PairSet
 from dpo_train.logs.pair_log import replace_table
-from dpo_train.setup import Job
+from dpo_train.setup import TrainingRun
 from dpo_train.statistics import Floats, Indices
 
 logger = logging.getLogger(__name__)
@@ -44,18 +44,20 @@ COSTS = ("booking", "splitting", "attributing")
 class Account:
     """One run's ledger, the held-out pairs it is evaluated on, and what has been attributed so far."""
 
-    def __init__(self, job: Job, names: list[str], codes: Tensor, groups: int, ledger: Ledger) -> None:
+    def __init__(self, job: TrainingRun, names: list[str], codes: Tensor, groups: int, ledger: UpdateLedger) -> None:
         self.job, self.names, self.codes, self.groups, self.ledger = job, names, codes, groups, ledger
-        watched, column = job.watched["validation"], job.config.account_by
+        watched, column = job.watched["validation"], job.config.attribution.by
         assert column is not None  # or there would be no account
         self.pairs = watched.pairs
         values = np.array(_words(self.pairs, column), dtype=object)[watched.indices]
         identities = [self.pairs.pair_ids[int(index)] for index in watched.indices]
-        self.drawn = draw(list(values), identities, job.config.account_pairs)
+        self.drawn = draw(list(values), identities, job.config.attribution.pairs)
         self.indices = watched.indices[self.drawn.places]
         drawn = values[self.drawn.places]
         self.slices = [drawn == value for value in dict.fromkeys(drawn)]  # of the pairs looked at
-        self.pace = Pace(job.total, job.config.account_chords, job.config.account_closure)
+        self.pace = IntervalScheduler(
+            job.total, job.config.attribution.intervals, job.config.attribution.max_closure_error
+        )
         self.edge = self._evaluated() if watched.last is not None else None
         self.total: Attributed | None = None
         self.chords, self.gradients = 0, 0  # intervals so far, and points at which all pairs' gradients were taken
@@ -151,30 +153,33 @@ class Account:
         return True
 
 
-def open_account(job: Job) -> Account | None:
+def open_account(job: TrainingRun) -> Account | None:
     """The account of a run that is ready to start, or None with the reason in the run's notes."""
-    column = job.config.account_by
+    column = job.config.attribution.by
     reason = _impossible(job)
     if column is None:
         return None
     if reason is None:
         names, slices = _slices(job.training, column)
         weights = sum(parameter.numel() for parameter in job.parameters.values())
-        planned = plan(weights, len(names), int(job.config.account_memory * 2**30))
+        planned = plan(weights, len(names), int(job.config.attribution.memory_gb * 2**30))
         if planned.groups:
             groups = torch.tensor([_group(prompt, planned.groups) for prompt in job.training.prompts])
             codes = slices * planned.groups + groups
             buckets = bucket_names(names, planned.groups)
-            ledger = Ledger(job.policy.network, job.parameters, job.optimizer, buckets, job.config.max_grad_norm)
+            ledger = UpdateLedger(job.policy.network, job.parameters, job.optimizer, buckets, job.config.max_grad_norm)
             logger.info("update ledger: %d buckets, %.2f GiB", len(buckets), planned.bytes / 2**30)
             return Account(job, names, codes, planned.groups, ledger)
-        reason = f"its ledger needs {planned.bytes / 2**30:.1f} GiB, account_memory allows {job.config.account_memory}"
+        reason = (
+            f"its ledger needs {planned.bytes / 2**30:.1f} GiB, "
+            f"attribution.memory_gb allows {job.config.attribution.memory_gb}"
+        )
     job.notes.append(f"margins are described but not accounted for: {reason}")
     return None
 
 
-def _impossible(job: Job) -> str | None:
-    column = job.config.account_by
+def _impossible(job: TrainingRun) -> str | None:
+    column = job.config.attribution.by
     if column is not None and column not in job.training.rows.column_names:
         return f"the training pairs have no column {column}"
     if not len(job.watched["validation"].pairs):

@@ -63,7 +63,7 @@ class Interval(NamedTuple):
     tracin: Tensor  # rows of the buckets alone: what plain gradient descent would have moved, a baseline
 
 
-class Ledger:
+class UpdateLedger:
     """Books every optimizer step of one run. Call order in the loop, nothing else is needed:
 
     `book(codes, lengths)` after the backward pass of some pairs, `step(norm)` after `optimizer.step()` and before the
@@ -254,8 +254,8 @@ def _by_pair(batch: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
         return torch.split(batch[0], list(lengths))
     raise TrainError(
         f"the update ledger met an input of shape {tuple(batch.shape)} for {len(lengths)} pairs of {sum(lengths)} "
-        "tokens; it needs (rows, tokens, width) with one or two rows a pair, or all pairs in one row. Set account_by "
-        "to null for this model."
+        "tokens; expected (rows, tokens, width) with one or two rows per pair, or all pairs in one row. Set "
+        "attribution.by to null for this model."
     )
 
 

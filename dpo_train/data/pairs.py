@@ -9,6 +9,7 @@ stayed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -48,6 +49,9 @@ class Rows(Protocol):
     def encoded(self, indices: Iterable[int]) -> list[EncodedPair]:
         """Token ids of some rows."""
         ...
+
+
+VERSION_SCHEMA = 2  # as dpo_data.schema.SCHEMA; a test holds them equal
 
 
 class PairSet:
@@ -166,6 +170,7 @@ def open_pairs(version: Path, split: str, encoder: Encoder, cache: Path, kind: S
     """
     import datasets
 
+    _check_schema(version)
     shards = sorted((version / kind).glob(f"{split}-*.parquet"))
     if not (version / kind).is_dir() or (split == "train" and not shards):
         raise TrainError(f"{version}: no shards {kind}/{split}-*.parquet. {_how_to_get(version, kind)}")
@@ -216,6 +221,16 @@ def _how_to_get(version: Path, kind: Shards) -> str:
         f"The version holds {responses} single responses with a thumb and no pairs, so a loss of pairs has nothing to "
         "train on: set loss_type to kto or apo_zero_unpaired, or read comparisons into the store."
     )
+
+
+def _check_schema(version: Path) -> None:
+    manifest = version / "manifest.json"
+    number = json.loads(manifest.read_text(encoding="utf-8")).get("schema", 1) if manifest.exists() else VERSION_SCHEMA
+    if number != VERSION_SCHEMA:
+        raise TrainError(
+            f"Version {version.name} has tables of schema {number}, and this release reads schema {VERSION_SCHEMA}. "
+            "Run `dpo refresh`: it publishes a new version from the same batches."
+        )
 
 
 def _check_columns(shards: Sequence[Path], kind: Shards) -> None:

@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 TIE = 1e-6  # margins closer to 0 are ties: what the slice report takes too
 
 
-class Measured(NamedTuple):
+class PairMetrics(NamedTuple):
     """Per pair, float64, shape (pairs,): rewards as the loss sees them, log-probabilities as sums in nats."""
 
     loss: Floats
@@ -53,7 +53,7 @@ class Measured(NamedTuple):
         return np.logaddexp(0.0, -self.margin)
 
 
-def measure(loss: PairLoss, logps: PairLogprobs, weights: Floats) -> Measured:
+def measure(loss: PairLoss, logps: PairLogprobs, weights: Floats) -> PairMetrics:
     """Turn log-probabilities of some pairs into numbers to keep; no gradient is kept."""
     with torch.no_grad():
         chosen, rejected = loss.rewards(logps)
@@ -61,15 +61,15 @@ def measure(loss: PairLoss, logps: PairLogprobs, weights: Floats) -> Measured:
         stacked = torch.stack([value.detach().double() for value in values])
         tokens = torch.stack([logps.chosen_tokens, logps.rejected_tokens]).to(stacked)
         columns: list[Floats] = [*torch.cat([stacked, tokens]).cpu().numpy(), weights]
-        return Measured(*columns)
+        return PairMetrics(*columns)
 
 
-def joined(parts: Sequence[Measured]) -> Measured:
+def joined(parts: Sequence[PairMetrics]) -> PairMetrics:
     """Parts of one set of pairs as one, in the order given."""
-    return Measured(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return PairMetrics(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def means(values: Measured) -> dict[str, float]:
+def means(values: PairMetrics) -> dict[str, float]:
     """The metrics of a set of pairs, each an exact mean over them, under TRL's names; none of a side nobody has."""
     margin, (good, bad) = values.margin, values.sides
     hits = np.where(np.abs(margin) < TIE, 0.5, margin > 0)
@@ -88,7 +88,7 @@ def means(values: Measured) -> dict[str, float]:
     return found
 
 
-def alarms(first: Measured, last: Measured, train_margin: float | None = None) -> list[str]:
+def alarms(first: PairMetrics, last: PairMetrics, train_margin: float | None = None) -> list[str]:
     """What a person should know about the way held-out pairs moved from the first to the last evaluation.
 
     Limits are engineering defaults (drift .05 nats a token, displaced half, saturated half), not published numbers.

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from dpo_train.atomic import replacing
-from dpo_train.logs.metrics import Measured, means
+from dpo_train.logs.metrics import PairMetrics, means
 
 
 class MetricsLog:
     """The rows of one run, from step `step` on; `first` are the evaluations before the first step, by name."""
 
     def __init__(
-        self, run: Path, accelerator: Any, config: dict[str, Any], first: Mapping[str, Measured], step: int
+        self, run: Path, accelerator: Any, config: dict[str, Any], first: Mapping[str, PairMetrics], step: int
     ) -> None:
         self.accelerator = accelerator
         self.path = run / "metrics.jsonl"

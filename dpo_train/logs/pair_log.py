@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from dpo_train.atomic import replacing
 from dpo_train.data.pairs import PairSet
-from dpo_train.logs.metrics import Measured
+from dpo_train.logs.metrics import PairMetrics
 from dpo_train.statistics import Indices
 
 SCHEMA = pa.schema(
@@ -59,7 +59,7 @@ class PairLog:
             at_end = pc.and_(pc.equal(table["split"], "test"), pc.greater(table["step"], 0))
             self.table = table.filter(pc.and_(pc.less_equal(table["step"], step), pc.invert(at_end)))
 
-    def add(self, split: str, step: int, pairs: PairSet, indices: Indices, values: Measured) -> None:
+    def add(self, split: str, step: int, pairs: PairSet, indices: Indices, values: PairMetrics) -> None:
         """Add one evaluation; `values` in the order of `indices`."""
         ratio = (values.logp_chosen - values.ref_chosen) - (values.logp_rejected - values.ref_rejected)
         count = len(indices)

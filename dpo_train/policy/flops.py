@@ -28,29 +28,29 @@ from dpo_train.statistics import Indices
 MULTIPLY_ADD = 2  # floating-point operations of a weight met by a token
 
 
-class Shape(NamedTuple):
+class ModelFlops(NamedTuple):
     """What of a network costs: weights met by every token, by every scored one, and by a query that meets a key."""
 
     body: int  # of all linear layers but the output matrix and the adapters; experts of a mixture are not counted
     head: int
     attention: int  # numbers multiplied for a query-key pair, scores and values, in all layers
 
-    def forward(self, tokens: float, scored: float, looks: float) -> float:
-        """Operations of a forward pass; `looks` counts query-key pairs."""
-        return MULTIPLY_ADD * (self.body * tokens + self.head * scored + self.attention * looks)
+    def forward(self, tokens: float, scored: float, attention_pairs: float) -> float:
+        """Operations of a forward pass; `attention_pairs` counts query-key pairs."""
+        return MULTIPLY_ADD * (self.body * tokens + self.head * scored + self.attention * attention_pairs)
 
-    def backward(self, tokens: float, scored: float, looks: float, all_weights: bool) -> float:
+    def backward(self, tokens: float, scored: float, attention_pairs: float, all_weights: bool) -> float:
         """Operations of its backward pass: gradients of inputs; of weights too where all of them learn."""
         twice = 2 if all_weights else 1
-        return MULTIPLY_ADD * (twice * (self.body * tokens + self.head * scored) + 2 * self.attention * looks)
+        return MULTIPLY_ADD * (twice * (self.body * tokens + self.head * scored) + 2 * self.attention * attention_pairs)
 
 
-def shape_of(network: Any) -> Shape:
+def shape_of(network: Any) -> ModelFlops:
     """Counted from the layers; a model without attention heads has none to count."""
     head = network.get_output_embeddings()
     config = network.config.get_text_config()
     body = sum(inner * outer for inner, outer in _matrices(network))
-    return Shape(body, head.weight.numel(), 2 * sum(map(_width, layer_configs(config))))
+    return ModelFlops(body, head.weight.numel(), 2 * sum(map(_width, layer_configs(config))))
 
 
 def _width(config: Any) -> int:
@@ -73,12 +73,12 @@ def _matrices(network: Any) -> list[tuple[int, int]]:
     return found
 
 
-def least(shape: Shape, pairs: Sequence[EncodedPair], all_weights: bool) -> float:
+def least(shape: ModelFlops, pairs: Sequence[EncodedPair], all_weights: bool) -> float:
     """Operations that the gradient of these pairs needs, whoever computes it."""
     return least_forward(shape, pairs) + sum(shape.backward(*_cost(pair), all_weights) for pair in pairs)
 
 
-def least_forward(shape: Shape, pairs: Sequence[EncodedPair]) -> float:
+def least_forward(shape: ModelFlops, pairs: Sequence[EncodedPair]) -> float:
     """Operations that scoring these pairs needs."""
     return sum(shape.forward(*_cost(pair)) for pair in pairs)
 
@@ -88,15 +88,15 @@ def _cost(pair: EncodedPair) -> tuple[int, int, float]:
     same = opening(pair)
     prefix = len(pair.prompt) + same
     chosen, rejected = (max(0, len(side) - same - 1) for side in (pair.chosen, pair.rejected))
-    looks = (prefix + chosen) ** 2 / 2 + rejected * (prefix + rejected / 2)
-    return prefix + chosen + rejected, len(pair.chosen) + len(pair.rejected) - same, looks
+    attention_pairs = (prefix + chosen) ** 2 / 2 + rejected * (prefix + rejected / 2)
+    return prefix + chosen + rejected, len(pair.chosen) + len(pair.rejected) - same, attention_pairs
 
 
 @dataclass
-class Counter:
+class FlopCounter:
     """Operations done by one policy so far; attention is counted in full squares, though a kernel may skip half."""
 
-    shape: Shape
+    shape: ModelFlops
     all_weights: bool = False  # all learn, not adapters alone
     recomputed: bool = False  # activations are checkpointed: the forward pass is done again on the way back
     done: float = 0.0
@@ -105,22 +105,24 @@ class Counter:
         """Count a forward pass and, where it is `learning`, the backward pass that follows."""
         tokens = batch.input_ids.numel()
         if batch.spans is None:
-            looks = float(tokens * batch.input_ids.shape[1])
+            attention_pairs = float(tokens * batch.input_ids.shape[1])
         else:
-            looks = float(sum(one.main**2 + one.rejected * (one.prefix + one.rejected) for one in batch.spans))
-        cost = (tokens, tokens if whole_logits else len(batch.targets), looks)
+            attention_pairs = float(
+                sum(one.main**2 + one.rejected * (one.prefix + one.rejected) for one in batch.spans)
+            )
+        cost = (tokens, tokens if whole_logits else len(batch.targets), attention_pairs)
         self.done += self.shape.forward(*cost)
         if learning:
             self.done += self.shape.backward(*cost, self.all_weights)
             if self.recomputed:
-                self.done += self.shape.forward(tokens, 0, looks)
+                self.done += self.shape.forward(tokens, 0, attention_pairs)
 
 
 @dataclass
-class Stopwatch:
+class Throughput:
     """Pairs, tokens, seconds and operations of the optimiser steps alone; evaluations and checkpoints apart."""
 
-    counter: Counter
+    counter: FlopCounter
     processes: int = 1  # that share a step's pairs; operations are those of this one
     pairs: int = 0
     tokens: int = 0

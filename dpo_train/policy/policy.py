@@ -21,7 +21,7 @@ from xxhash import xxh3_128
 
 from dpo_train.data.encoded_pair import EncodedPair, end
 from dpo_train.data.pairs import Rows
-from dpo_train.policy.flops import Counter, shape_of
+from dpo_train.policy.flops import FlopCounter, shape_of
 from dpo_train.policy.fsdp import Sharded, as_first, most_passes, recover, shard
 from dpo_train.policy.logprobs import Sums, sums
 from dpo_train.policy.packed_attention import NAME, read_whole_pairs
@@ -29,7 +29,7 @@ from dpo_train.policy.packing import collate
 from dpo_train.progress import quiet_bars, quiet_peft
 from dpo_train.statistics import Indices
 
-Way = Literal["shared", "apart", "whole logits"]  # of scoring pairs, as ways.py tells them apart
+ScoringMode = Literal["shared", "apart", "whole logits"]  # of scoring pairs, as ways.py tells them apart
 
 
 class Policy:
@@ -42,13 +42,13 @@ class Policy:
         self.device = device
         self.adapter: Any = None  # the PeftModel around `network`
         self.sharded: Sharded | None = None
-        self.way: Way = "shared"
+        self.way: ScoringMode = "shared"
         self.window: int | None = None  # input tokens up to which responses may share a row; None: all of them may
         self.attention: str = network.config._attn_implementation  # the model's own
         self.needs: tuple[str, ...] = ()
         self.autocast = False
         self.weights = fingerprint_of(network)
-        self.counter = Counter(shape_of(network))
+        self.counter = FlopCounter(shape_of(network))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,7 +60,7 @@ class Policy:
         """Tokens that the model has an embedding of."""
         return int(self.network.get_input_embeddings().weight.shape[0])
 
-    def score(self, pairs: Sequence[EncodedPair], way: Way | None = None) -> Sums:
+    def score(self, pairs: Sequence[EncodedPair], way: ScoringMode | None = None) -> Sums:
         """Log-probabilities of the pairs, with gradient unless the caller turned it off.
 
         A pair that ends beyond the attention window takes all pairs of its pass out of their shared row.
@@ -98,7 +98,7 @@ class Policy:
         """Which of the pairs with these last tokens outgrow the model's attention window."""
         return np.zeros(len(ends), dtype=bool) if self.window is None else ends > self.window
 
-    def _attend(self, way: Way) -> None:
+    def _attend(self, way: ScoringMode) -> None:
         """Whole pairs in a row need an attention of ours; any other way the model's own, with the masks it makes."""
         if way == "shared" and self.network.config._attn_implementation != NAME:
             if not self.network._can_set_attn_implementation():

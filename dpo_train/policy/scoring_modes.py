@@ -19,7 +19,7 @@ from dpo_train.config import TrainError
 from dpo_train.data.encoded_pair import EncodedPair, end, opening
 from dpo_train.policy.architecture import attribute
 from dpo_train.policy.logprobs import Sums
-from dpo_train.policy.policy import Policy, Way
+from dpo_train.policy.policy import Policy, ScoringMode
 from dpo_train.statistics import Indices
 
 SIZES = (16, 8, 24)  # tokens of a checked pair: of the prompt, of what both responses open with, of the rest
@@ -56,7 +56,7 @@ def _precision(policy: Policy) -> torch.dtype:
     return torch.bfloat16 if policy.autocast else policy.dtype
 
 
-def choose_way(policy: Policy, pairs: Sequence[EncodedPair], ends: Indices) -> str | None:
+def choose_scoring_mode(policy: Policy, pairs: Sequence[EncodedPair], ends: Indices) -> str | None:
     """Check the fast ways of scoring against the model's own logits on a few pairs and keep the first that holds.
 
     The pairs are cut short first: any tokens show it, and long rows would only cost time. `ends` are the input tokens,
@@ -64,7 +64,7 @@ def choose_way(policy: Policy, pairs: Sequence[EncodedPair], ends: Indices) -> s
     and why.
     """
     pairs = sorted(map(_around_the_fork, pairs), key=lambda pair: -len(pair.chosen))  # the first one is rewritten
-    ways: list[Way] = ["shared", "apart"] if policy.way == "shared" else ["apart"]
+    ways: list[ScoringMode] = ["shared", "apart"] if policy.way == "shared" else ["apart"]
     given_up: list[str] = []
     with torch.no_grad():
         right = policy.score(pairs, "whole logits")
@@ -95,7 +95,7 @@ def _apart_alone(policy: Policy, ends: Indices) -> str | None:
     )
 
 
-def _fault(policy: Policy, way: Way, pairs: Sequence[EncodedPair], right: Sums) -> str | None:
+def _fault(policy: Policy, way: ScoringMode, pairs: Sequence[EncodedPair], right: Sums) -> str | None:
     """What is wrong with a way of scoring, or None."""
     limit = tolerance(_precision(policy), max(len(response) for pair in pairs for response in pair[1:]))
     if way == "shared" and (unlike := unlike_whole_pairs(policy.network, max(map(end, pairs)))):

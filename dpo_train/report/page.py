@@ -88,7 +88,7 @@ def _account(
     attributed = pq.read_table(path) if path.is_file() else None
     if attributed is None or not attributed.num_rows:
         return None
-    made = account(attributed, pairs, beta, config.get("account_by") or "source")
+    made = account(attributed, pairs, beta, config.get("attribution", {}).get("by") or "source")
     return {**made, "cost": cost(attributed, (summary.get("speed") or {}).get("seconds"))}
 
 

@@ -21,9 +21,9 @@ def serve(
     """Serve the review until it is stopped; `tell` is given the address once it can be opened."""
     import uvicorn
 
-    from dpo_data.review.app import app
+    from dpo_data.review.app import create_app
 
-    page = app(store, version, host=host, token=token, names=names)
+    page = create_app(store, version, host=host, token=token, names=names)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dpo_train.attribution.path_integral import closure
 from dpo_train.attribution.tables import account, cost, cost_in_words, read
-from dpo_train.attribution.update_ledger import Interval, Ledger
+from dpo_train.attribution.update_ledger import Interval, UpdateLedger
 from dpo_train.config import TrainConfig
 from dpo_train.statistics import correlation
 from dpo_train.train import train
@@ -39,35 +39,42 @@ SETTINGS: dict[str, Any] = {
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 2,
     "max_steps": STEPS,
-    "eval_steps": 2,
     "probe_pairs": 0,
     "max_eval_pairs": PAIRS,
-    "account_pairs": PAIRS,
-    "account_chords": CHORDS,
     "stop_when_flat": False,
     "load_best_model_at_end": False,
     "report_to": (),
 }
 
 
-def seconds(version: Path, run: Path, model: str, column: str | None, rate: str = "mild", **changes: Any) -> float:
-    """Of the training loop, the account's included."""
-    settings = {**SETTINGS, "model": model, "account_by": column, "learning_rate": RATES[rate], **changes}
+def seconds(
+    version: Path,
+    run: Path,
+    model: str,
+    column: str | None,
+    rate: str = "mild",
+    eval_steps: int = 2,
+    **attribution: Any,
+) -> float:
+    """Of the training loop, attribution included."""
+    attribution = {"by": column, "pairs": PAIRS, "intervals": CHORDS, **attribution}
+    rates = {"learning_rate": RATES[rate], "eval_steps": eval_steps}
+    settings = {**SETTINGS, **rates, "model": model, "attribution": attribution}
     config = TrainConfig.model_validate(settings)
     return float(train(config, version, run).speed["seconds"] or 0)
 
 
 def listen(found: list[tuple[Tensor, Tensor]]) -> None:
     """Let every interval that a ledger closes note how the weights moved, and what of it is unexplained."""
-    plain = Ledger.close
+    plain = UpdateLedger.close
 
-    def close(self: Ledger) -> Interval:
+    def close(self: UpdateLedger) -> Interval:
         interval = plain(self)
         unexplained = interval.pushed[len(self.buckets)] + interval.pushed[-1]  # unbooked, and rounding
         found.append((interval.after - interval.before, unexplained))
         return interval
 
-    Ledger.close = close  # type: ignore[method-assign]
+    UpdateLedger.close = close  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -115,8 +122,8 @@ def closes(run: Path, column: str, rate: str, intervals: list[tuple[Tensor, Tens
 
 def splits(version: Path, root: Path, model: str, column: str, rate: str) -> None:
     """Print how far the split of a run is from the finest one, by pair and bucket."""
-    finest = {"eval_steps": 1, "account_chords": STEPS, "account_closure": 1e-9}
-    ways = {"finest": finest, "4 chords": {"account_closure": 1e9}, "following": {}}
+    finest = {"eval_steps": 1, "intervals": STEPS, "max_closure_error": 1e-9}
+    ways = {"finest": finest, "4 chords": {"max_closure_error": 1e9}, "following": {}}
     found = {}
     for name, changes in ways.items():
         seconds(version, root / f"{rate}-{name}", model, column, rate, **changes)

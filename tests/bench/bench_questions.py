@@ -116,9 +116,9 @@ def read(store: Path) -> None:
     """The review as a browser asks for it; no verdict is given."""
     from starlette.testclient import TestClient
 
-    from dpo_data.review.app import app
+    from dpo_data.review.app import create_app
 
-    with TestClient(app(store), base_url="http://127.0.0.1") as browser:
+    with TestClient(create_app(store), base_url="http://127.0.0.1") as browser:
         token = re.findall(r'name="form_token" value="([^"]+)"', browser.get("/").text)[-1]
         with timed("dpo review, the first page"):
             browser.post("/enter", data={"form_token": token, "reviewer": "bench"}).raise_for_status()

@@ -145,7 +145,7 @@ def test_swapping_the_sides_swaps_the_preference_and_nothing_else(rows: list[tup
         assert (row["votes_a"], row["votes_b"]) == (other["votes_b"], other["votes_a"])
         assert row["preferred"] == {"a": "b", "b": "a", None: None}[other["preferred"]]
         assert row["confidence"] == pytest.approx(other["confidence"], abs=1e-6)
-        assert row["neither"] == pytest.approx(other["neither"], abs=1e-6)
+        assert row["p_equal"] == pytest.approx(other["p_equal"], abs=1e-6)
         assert row["reasons"] == other["reasons"]
 
 
@@ -158,7 +158,7 @@ def test_measure_only_adds_columns(rows: list[tuple[str, str | None, str]]) -> N
     assert measured.select("comparison_id", "fact").equals(ledger)
     kinds = {name: measured.schema[name] for name in schema.LEDGER if name in measured.columns}
     assert kinds == {name: schema.LEDGER[name] for name in kinds}
-    assert set(kinds) >= {"source", "votes", "votes_a", "annotators", "preferred", "agreement", "confidence", "neither"}
+    assert set(kinds) >= {"source", "votes", "votes_a", "annotators", "preferred", "agreement", "confidence", "p_equal"}
 
 
 def three_states(count: int, seed: int) -> tuple[pl.DataFrame, np.ndarray]:
@@ -228,7 +228,7 @@ def test_planted_neither_is_found_and_a_confidence_means_what_it_says() -> None:
     assert found.prior_neither[0] == pytest.approx(0.25, abs=0.03)
     better = posterior.select(pl.max_horizontal("better_a", "better_b")).to_series().to_numpy()
     right = np.where(posterior["better_a"] > posterior["better_b"], 1, -1) == truth
-    for probability, happened in ((better, right), (posterior["neither"].to_numpy(), truth == 0)):
+    for probability, happened in ((better, right), (posterior["p_equal"].to_numpy(), truth == 0)):
         for low, high in ((0, 0.5), (0.5, 1.01)):
             at = (probability >= low) & (probability < high)
             assert at.sum() > 400 and happened[at].mean() == pytest.approx(probability[at].mean(), abs=0.05)
@@ -239,17 +239,17 @@ def test_ties_and_split_votes_speak_for_neither() -> None:
     asked += [("split", who, "a") for who in "pq"] + [("split", "r", "b")]
     rest, _ = three_states(500, seed=1)
     rows = decided(pl.concat([rest, votes(asked)]))
-    assert rows["one mind"]["neither"] < rows["split"]["neither"] / 2
-    assert rows["split"]["neither"] < rows["a tie"]["neither"] / 2
+    assert rows["one mind"]["p_equal"] < rows["split"]["p_equal"] / 2
+    assert rows["split"]["p_equal"] < rows["a tie"]["p_equal"] / 2
     assert rows["one mind"]["confidence"] > rows["a tie"]["confidence"] > 0.5
 
 
 def test_without_a_tie_in_the_source_neither_cannot_be_told_and_is_nought() -> None:
     rows = [("x", "p", "a"), ("x", "q", "a"), ("x", "r", "b"), ("y", "p", "b")]
-    assert {row["neither"] for row in decided(votes(rows)).values()} == {0.0}
+    assert {row["p_equal"] for row in decided(votes(rows)).values()} == {0.0}
     other = votes([(f"z{i}", "p", "tie") for i in range(9)], source="elsewhere")
     table = decided(pl.concat([votes(rows), other]))
-    assert table["x"]["neither"] == 0.0 and table["z1"]["neither"] > 0.5
+    assert table["x"]["p_equal"] == 0.0 and table["z1"]["p_equal"] > 0.5
 
 
 def test_copies_of_anonymous_ties_teach_nothing_about_their_source() -> None:

@@ -173,7 +173,7 @@ def test_processes_and_pieces_change_no_byte(tmp_path: Path, monkeypatch: pytest
     path = write(tmp_path / "v.jsonl", *records, ["not", "an", "object"])
     whole = append_batch(tmp_path / "whole", [path], "s")
     monkeypatch.setattr(files, "PIECE_BYTES", 1)
-    monkeypatch.setattr("dpo_data.store.batches.pieces", lambda path, total: files.pieces(path, 40_000, total))
+    monkeypatch.setattr("dpo_data.ingest.append.pieces", lambda path, total: files.pieces(path, 40_000, total))
     cut = append_batch(tmp_path / "cut", [path], "s")
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         pooled = append_batch(tmp_path / "pooled", [path], "s", mapper=pool.map)
@@ -282,7 +282,7 @@ def test_the_summary_refuses_counts_that_do_not_add_up() -> None:
 
 def test_a_reader_that_loses_a_record_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "v.jsonl", VOTE, VOTE)
-    monkeypatch.setattr("dpo_data.store.batches.count", lambda path: 3)
+    monkeypatch.setattr("dpo_data.ingest.append.count", lambda path: 3)
     good = write(tmp_path / "w.jsonl", VOTE, VOTE, {**VOTE, "winner": "?"})
     with pytest.raises(DataError, match=r"v\.jsonl: 3 records counted, but 2 voted \+ 0 thumbs \+ 0 rejected came out"):
         append_batch(tmp_path / "s", [good, path], "s")
@@ -292,15 +292,15 @@ def test_a_reader_that_loses_a_record_is_found_out(tmp_path: Path, monkeypatch: 
 SLOW = """
 import sys, time
 from pathlib import Path
-from dpo_data.store import batches
-join = batches.join
+from dpo_data.ingest import append
+join = append.join
 def slow(folder, written):
     done = join(folder, written)
     print("converted", flush=True)
     time.sleep(float(sys.argv[3]))
     return done
-batches.join = slow
-print(batches.append(Path(sys.argv[1]), [Path(sys.argv[2])], "s").batch)
+append.join = slow
+print(append.append_batch(Path(sys.argv[1]), [Path(sys.argv[2])], "s").batch)
 """
 
 

@@ -14,7 +14,7 @@ from dpo_data.measures.duplicates import DuplicateLimits
 from dpo_data.measures.length_bias import LengthLimits
 from dpo_data.measures.lengths import SizeLimits
 from dpo_data.measures.prompts import PromptLimits
-from dpo_data.measures.similarity import AlikeLimits, SimilarityLimits
+from dpo_data.measures.similarity import SimilarityLimits, SimilarPairLimits
 from dpo_data.votes.agreement import AgreementLimits
 
 MAYBE = st.one_of(st.none(), st.floats(0, 1))
@@ -54,7 +54,7 @@ KINDS = {
 }
 LIMITS = CurationConfig(
     agreement=AgreementLimits(min_agreement=0.5, min_confidence=0.6),
-    similarity=SimilarityLimits(alike=AlikeLimits(cosine=0.6, edit_ratio=0.5)),
+    similarity=SimilarityLimits(responses=SimilarPairLimits(cosine=0.6, edit_ratio=0.5)),
     prompts=PromptLimits(max_per_group=3),
     sizes=SizeLimits(max_length=None),
 )

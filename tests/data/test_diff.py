@@ -147,7 +147,7 @@ def test_what_if_tells_who_leaves_and_who_enters_under_other_limits(tmp_path: Pa
     assert re.search(r"^ +source = planted +14 +10 +0 +4$", told, re.M) and told.count("now low_agreement") == 4
     assert re.search(r"of 14 \(95 % .* now, .* of 10 \(95 % .* then$", told, re.M)
     assert [strict[name][0]["n"] for name in ("length_bias_before", "length_bias")] == [14, 10]
-    loose = decide_again(tmp_path, "current", {"similarity.alike.cosine": 0.995})
+    loose = decide_again(tmp_path, "current", {"similarity.responses.cosine": 0.995})
     assert (loose["left"], loose["entered"]) == (0, 1)
     assert loose["entered_by_reason"] == [{"reason": "responses_too_similar", "rows": 1}]
     assert versions.list_versions(tmp_path) == [version.path]

@@ -107,7 +107,7 @@ def test_the_rendered_story_names_everything_and_moves_no_terminal(tmp_path: Pat
         "ann-0",
         "chosen",
         "rejected",
-        "stays at least",
+        "kept if >=",
         "history:",
         "margins",
     ):

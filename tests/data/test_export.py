@@ -53,10 +53,10 @@ def test_a_selection_is_sorted_complete_and_can_be_sampled(tmp_path: Path) -> No
 def test_a_version_published_before_a_column_was_known_is_exported_without_it(tmp_path: Path, format: str) -> None:
     store, _ = planted(tmp_path)
     opened = versions.open_version(store)
-    pl.read_parquet(opened.path / "ledger.parquet").drop("neither").write_parquet(opened.path / "ledger.parquet")
+    pl.read_parquet(opened.path / "ledger.parquet").drop("p_equal").write_parquet(opened.path / "ledger.parquet")
     assert export(store, tmp_path / "out.json", format) == 11
     text = (tmp_path / "out.json").read_text()
-    assert "confidence" in text and "neither" not in text
+    assert "confidence" in text and "p_equal" not in text
 
 
 def hostile(start: str) -> Planted:

@@ -16,7 +16,7 @@ from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect, reader
 from dpo_data.ingest.paths import find
 from dpo_data.reading.files import rows
-from dpo_data.reading.records import Item, Judgement, Thumb
+from dpo_data.reading.records import BinaryRating, Item, Vote
 from dpo_data.schema import DataError
 
 # What the samples say, in the order of their records: 1 first wins, 2 second wins, = tie, + and - thumbs, x reject.
@@ -59,9 +59,9 @@ SAID = {
 
 def mark(item: Item) -> str:
     """One character for what an item says."""
-    if isinstance(item, Judgement):
+    if isinstance(item, Vote):
         return {"first": "1", "second": "2", "tie": "="}[item.choice]
-    if isinstance(item, Thumb):
+    if isinstance(item, BinaryRating):
         return "+" if item.label else "-"
     return "x"
 
@@ -89,7 +89,7 @@ def test_every_record_of_a_sample_is_accounted_for(name: str) -> None:
 @pytest.mark.parametrize("name", READERS)
 def test_votes_have_prompts_that_do_not_end_with_an_answer_and_strengths_within_bounds(name: str) -> None:
     for item in items(name):
-        if isinstance(item, Judgement):
+        if isinstance(item, Vote):
             assert item.prompt and item.prompt[-1]["role"] != "assistant"
             assert item.strength is None or 0 <= item.strength <= 1
             assert item.annotator_kind in ("human", "model", "unknown")

@@ -10,7 +10,7 @@ from helpers.format_samples import MESSAGES, SAMPLES
 from helpers.read_samples import read
 
 from dpo_data.formats import READERS
-from dpo_data.reading.records import Judgement, NonText, Reject
+from dpo_data.reading.records import NonText, Reject, Vote
 
 
 def lines(path: Path, *records: Any) -> Path:
@@ -30,14 +30,14 @@ def test_a_message_that_is_in_a_flat_export_twice_is_one_reject(tmp_path: Path) 
         "The message k1 is in the file twice, first in line 1.",
         "The message k3 is in the file twice, first in line 3.",
     ]
-    (vote,) = [item for item in items if isinstance(item, Judgement)]
+    (vote,) = [item for item in items if isinstance(item, Vote)]
     assert vote.records == (1, 3, 2)
 
 
 def test_a_prism_utterance_that_is_there_twice_is_one_reject(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (SAMPLES / "prism_utterances" / "utterances.jsonl").read_text().splitlines()]
     once, twice = read(tmp_path, "prism_utterances", *rows), read(tmp_path, "prism_utterances", *rows, *rows)
-    assert [item for item in twice if isinstance(item, Judgement)] == [item for item in once if not reasons([item])]
+    assert [item for item in twice if isinstance(item, Vote)] == [item for item in once if not reasons([item])]
     assert reasons(twice).count("The utterance ut00 is in the file twice, first in line 1.") == 1
 
 
@@ -117,7 +117,7 @@ def test_an_id_that_is_none_costs_the_pandalm_verdicts_that_need_it(tmp_path: Pa
     (tmp_path / "testset-v1.json").write_text(json.dumps(pairs))
     verdicts = lines(tmp_path / "j-testset-v1.jsonl", *({"idx": idx, "j_result": "1"} for idx in (0, 1, odd)))
     lost, vote, unread = READERS["pandalm_judge"].read(verdicts)
-    assert isinstance(vote, Judgement) and isinstance(lost, Reject) and isinstance(unread, Reject)
+    assert isinstance(vote, Vote) and isinstance(lost, Reject) and isinstance(unread, Reject)
     assert lost.reason.startswith("Pair 0 is not in testset-v1.json (1 of its records cannot be read, the first in ")
     assert "line 1: Field 'idx' is " in lost.reason and "expected an id" in unread.reason
 
@@ -127,7 +127,7 @@ def test_a_companion_row_that_is_there_twice_counts_where_it_is_equal(tmp_path: 
     (tmp_path / "testset-v1.json").write_text(json.dumps(pairs))
     verdicts = lines(tmp_path / "j-testset-v1.jsonl", *({"idx": idx, "j_result": "1"} for idx in (0, 1)))
     vote, lost = READERS["pandalm_judge"].read(verdicts)
-    assert isinstance(vote, Judgement) and isinstance(lost, Reject)
+    assert isinstance(vote, Vote) and isinstance(lost, Reject)
     assert lost.reason == "Pair 1: testset-v1.json has it twice with different content, in lines 2 and 4."
 
 

@@ -8,11 +8,11 @@ from helpers.read_samples import items, read
 
 from dpo_data.formats import READERS
 from dpo_data.formats.trl import implicit
-from dpo_data.reading.records import Judgement, NonText, Reject, Thumb
+from dpo_data.reading.records import BinaryRating, NonText, Reject, Vote
 
 
-def votes(name: str) -> list[Judgement]:
-    return [item for item in items(name) if isinstance(item, Judgement)]
+def votes(name: str) -> list[Vote]:
+    return [item for item in items(name) if isinstance(item, Vote)]
 
 
 def said(prompt: list[Any]) -> list[str]:
@@ -265,7 +265,7 @@ def test_qlora_answers_are_the_generation_where_there_is_one() -> None:
 
 
 def test_thumbs_keep_conversations_up_to_the_last_answer() -> None:
-    thumbs = [item for item in items("kto") if isinstance(item, Thumb)]
+    thumbs = [item for item in items("kto") if isinstance(item, BinaryRating)]
     assert [(said(thumb.prompt)[-1], thumb.completion, thumb.label) for thumb in thumbs[2:]] == [
         ("user: Say goodbye.", "Goodbye!", True),
         ("user: Count to two.", "One, two.", True),
@@ -276,7 +276,7 @@ def test_ids_past_two_to_the_53_stay_what_they_were(tmp_path: Path) -> None:
     path = tmp_path / "raw.jsonl"
     record = '{"prompt": "p", "response_a": "a", "response_b": "b", "winner": "a", "annotator": %s}\n'
     path.write_text(record % "9007199254740993" + record % "123456789012345678901234")
-    annotators = [item.annotator for item in READERS["ab_table"].read(path) if isinstance(item, Judgement)]
+    annotators = [item.annotator for item in READERS["ab_table"].read(path) if isinstance(item, Vote)]
     assert annotators == ["9007199254740993", "123456789012345678901234"]
 
 

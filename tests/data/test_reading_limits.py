@@ -23,9 +23,8 @@ from dpo_data.ingest.paths import find
 from dpo_data.ingest.preview import inspect
 from dpo_data.reading import decoding, streams
 from dpo_data.reading.files import count, pieces, rows
-from dpo_data.reading.records import Judgement, Reject
+from dpo_data.reading.records import Reject, Vote
 from dpo_data.schema import DataError
-from dpo_data.store import batches
 from dpo_data.store.batches import open_batches
 
 VOTE = {"prompt": "Why?", "response_a": "So.", "response_b": "Thus.", "winner": "a"}
@@ -60,9 +59,9 @@ def test_a_nested_response_is_kept_as_json_or_rejected_by_its_depth(tmp_path: Pa
     path = tmp_path / "a.jsonl"
     path.write_text(f"{json.dumps(VOTE | {'response_a': nested(levels)})}\n{json.dumps(VOTE)}\n")
     first, second = READERS["ab_table"].read(path)
-    assert isinstance(second, Judgement)
+    assert isinstance(second, Vote)
     if levels < decoding.MAX_EXACT_DEPTH:
-        assert isinstance(first, Judgement) and json.loads(first.first) == nested(levels)
+        assert isinstance(first, Vote) and json.loads(first.first) == nested(levels)
     else:
         assert isinstance(first, Reject) and first.reason == "Field 'response_a' is nested deeper than 500 levels."
 
@@ -91,7 +90,7 @@ def test_a_tree_of_480_turns_is_read_to_its_last_reply(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"message_tree_id": "m", "prompt": {tree}}}\n')
     (vote,) = READERS["oasst"].read(path)
-    assert isinstance(vote, Judgement) and (len(vote.prompt), vote.choice) == (481, "first")
+    assert isinstance(vote, Vote) and (len(vote.prompt), vote.choice) == (481, "first")
     assert append_batch(tmp_path / "s", [path], "s").voted == inspect(path).votes == 1
 
 
@@ -233,7 +232,7 @@ def test_known_zones_and_dates_are_read_as_before(tmp_path: Path) -> None:
 def test_a_time_that_leaves_the_calendar_in_utc_is_no_time(tmp_path: Path, at: str) -> None:
     (tmp_path / "a.jsonl").write_text(f"{json.dumps(VOTE | {'at': at})}\n")
     (vote,) = READERS["ab_table"].read(tmp_path / "a.jsonl")
-    assert isinstance(vote, Judgement) and vote.at is None
+    assert isinstance(vote, Vote) and vote.at is None
 
 
 def test_two_parquet_columns_of_one_name_are_an_error(tmp_path: Path) -> None:
@@ -254,7 +253,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
         change()
         yield from read(*args)
 
-    monkeypatch.setattr(batches, "_jobs", changed)
+    monkeypatch.setattr("dpo_data.ingest.append._jobs", changed)
 
 
 def grow(path: Path, data: bytes) -> None:
@@ -317,7 +316,7 @@ def test_a_longer_file_in_the_place_of_another_is_no_growth(tmp_path: Path, monk
 
 
 def test_pieces_of_a_growing_log_end_where_it_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpo_data.store.batches.pieces", lambda path, total: pieces(path, 300, total))
+    monkeypatch.setattr("dpo_data.ingest.append.pieces", lambda path, total: pieces(path, 300, total))
     log = tmp_path / "log.jsonl"
     log.write_bytes(LINE * 50)
     meanwhile(monkeypatch, lambda: grow(log, LINE * 50))

@@ -18,7 +18,7 @@ from dpo_data.formats import READERS
 from dpo_data.formats.detect import detect
 from dpo_data.ingest.append import append_batch
 from dpo_data.ingest.paths import find
-from dpo_data.reading.records import Item, Judgement, NonText, Reject, Thumb
+from dpo_data.reading.records import BinaryRating, Item, NonText, Reject, Vote
 from dpo_data.store.batches import open_batches
 
 pytestmark = pytest.mark.real
@@ -47,11 +47,11 @@ def items(where: Path) -> tuple[Item, ...]:
     return tuple(item for path in find(where) for item in READERS[detect(path)].read(path))
 
 
-def votes(where: Path) -> list[Judgement]:
-    return [item for item in items(where) if isinstance(item, Judgement)]
+def votes(where: Path) -> list[Vote]:
+    return [item for item in items(where) if isinstance(item, Vote)]
 
 
-def prompt_of(vote: Judgement) -> tuple[tuple[str, str], ...]:
+def prompt_of(vote: Vote) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in vote.prompt)
 
 
@@ -68,7 +68,7 @@ def sizes(ours: list[tuple[str, str]], measure: Any) -> dict[str, Any]:
 
 def counted(found: tuple[Item, ...]) -> dict[str, Any]:
     """The block `pairs` of facts.json, from what a reader yields."""
-    said = [item for item in found if isinstance(item, Judgement)]
+    said = [item for item in found if isinstance(item, Vote)]
     decided = [vote for vote in said if vote.choice != "tie"]
     pairs = [(v.first, v.second) if v.choice == "first" else (v.second, v.first) for v in decided]
     texts = Counter((prompt_of(vote), *pair) for vote, pair in zip(decided, pairs, strict=True))
@@ -153,7 +153,7 @@ def test_six_responses_of_pandalm_are_no_text(real_data: Path, facts: Any, tmp_p
 def test_the_thumbs_of_the_kto_demo_are_those_of_facts_json(real_data: Path, facts: Any, tmp_path: Path) -> None:
     where = real_data / "llamafactory-demo" / "kto_en_demo.json"
     expected = facts["llamafactory-kto_en"]
-    thumbs = [item for item in items(where) if isinstance(item, Thumb)]
+    thumbs = [item for item in items(where) if isinstance(item, BinaryRating)]
     assert len(thumbs) == expected["rows"]
     assert Counter(str(thumb.label).lower() for thumb in thumbs) == {
         "true": expected["true"],

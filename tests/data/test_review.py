@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 from dpo_data.formats.dpo_review import parse
 from dpo_data.publish import publish_version
 from dpo_data.review import queues, verdicts
-from dpo_data.review.app import app
+from dpo_data.review.app import create_app
 from dpo_data.review.results import findings
 from dpo_data.review.verdicts import Verdict
 from dpo_data.schema import DataError
@@ -257,11 +257,11 @@ def test_every_answer_carries_the_policy_and_no_origin_is_let_in(lena: TestClien
 
 def test_beyond_the_loopback_a_token_is_demanded_and_asked_for(store: Path) -> None:
     with pytest.raises(DataError, match="needs --token"):
-        app(store, host="0.0.0.0")
+        create_app(store, host="0.0.0.0")
     with pytest.raises(DataError, match="at least 16"):
-        app(store, host="0.0.0.0", token="short")
+        create_app(store, host="0.0.0.0", token="short")
     secret = "correct horse battery"
-    with TestClient(app(store, host="0.0.0.0", token=secret), base_url="http://192.0.2.7:8765") as browser:
+    with TestClient(create_app(store, host="0.0.0.0", token=secret), base_url="http://192.0.2.7:8765") as browser:
         assert enter(browser, "lena").status_code == 403
         assert enter(browser, "lena", token="wrong horse battery").status_code == 403
         assert browser.get("/read", params={"q": "kept"}).url.path == "/"
@@ -306,7 +306,7 @@ def test_a_verdict_changes_the_decision_at_the_next_refresh_and_a_second_one_tur
     assert decided["source"] == "studio"
     again = refresh(loaded, store)
     assert not again["created"] and again["version"] == after["version"]
-    with TestClient(app(store, now=lambda: datetime(2026, 1, 3, tzinfo=UTC)), base_url=AT_HOME) as browser:
+    with TestClient(create_app(store, now=lambda: datetime(2026, 1, 3, tzinfo=UTC)), base_url=AT_HOME) as browser:
         enter(browser, "lena")
         query = {"q": "contradictions", "id": torn}
         hidden = fields(browser.get("/read", params=query).text)

@@ -13,7 +13,7 @@ from helpers.torn_recipe import torn_recipe
 
 from dpo_data.publish import publish_version
 from dpo_data.review import queues, verdicts
-from dpo_data.review.app import app
+from dpo_data.review.app import create_app
 from dpo_data.store import versions
 from flows.refresh import refresh
 
@@ -47,7 +47,7 @@ def heading(browser: Browser) -> str:
 def test_a_queue_is_read_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
     store = publish(tmp_path, many(8))
     ids = queues.queue(versions.open_version(store), "kept").ids
-    with served(app(store)) as address:
+    with served(create_app(store)) as address:
         enter(browser, address, "lena")
         browser.open(f"{address}/read?q=kept")
         for key, said in (("1", "first is better"), ("2", "second is better"), ("t", "as good"), ("b", "both bad")):
@@ -77,7 +77,7 @@ def test_everything_works_without_a_script(browser: Browser, tmp_path: Path) -> 
     store = publish(tmp_path, many(3))
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
-        with served(app(store)) as address:
+        with served(create_app(store)) as address:
             enter(browser, address, "kim")
             browser.open(f"{address}/read?q=kept")
             browser.ask("document.querySelector('button[value=tie]').focus()")
@@ -92,7 +92,7 @@ def test_everything_works_without_a_script(browser: Browser, tmp_path: Path) -> 
 
 def test_a_slice_is_asked_for_by_keyboard(browser: Browser, tmp_path: Path) -> None:
     math = [Planted(f"Sum {i}?", f"Right {i}", f"Wrong {i}", category="math") for i in range(3)]
-    with served(app(publish(tmp_path, [*many(8), *math]))) as address:
+    with served(create_app(publish(tmp_path, [*many(8), *math]))) as address:
         enter(browser, address, "lena")
         browser.ask("document.querySelector('input[name=q]').focus()")
         for letter in "slice:category=math":
@@ -110,7 +110,7 @@ def test_a_verdict_given_in_the_browser_changes_the_decision_at_the_next_refresh
     refresh(recipe, store)
     before = versions.open_version(store)
     [torn] = queues.queue(before, "torn").ids
-    with served(app(store)) as address:
+    with served(create_app(store)) as address:
         enter(browser, address, "lena")
         browser.open(f"{address}/read?q=torn")
         shown = browser.ask("document.querySelectorAll('.pair .text')[1].textContent")
@@ -131,7 +131,7 @@ def test_a_hostile_corpus_opens_no_dialog_asks_for_nothing_and_breaks_no_policy(
 ) -> None:
     rows = hostile_rows()[::7] + hostile_rows()[3::7]
     store = publish(tmp_path, rows)
-    with served(app(store)) as address:
+    with served(create_app(store)) as address:
         enter(browser, address, "lena")
         for _ in rows[:10]:
             browser.open(f"{address}/read?q=kept", width=width)

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from dpo_data.publish import publish_version
 from dpo_data.review import verdicts
-from dpo_data.review.app import app
+from dpo_data.review.app import create_app
 from dpo_data.review.verdict_log import VerdictLog
 from dpo_data.review.verdicts import Verdict
 
@@ -47,7 +47,7 @@ def test_a_name_that_is_let_in_can_give_every_verdict(store: Path, letter: str, 
 
 
 def test_requests_without_a_cookie_end_no_reviewers_session(store: Path) -> None:
-    served = app(store, now=lambda: NOON)
+    served = create_app(store, now=lambda: NOON)
     with TestClient(served, base_url=AT_HOME) as lena, TestClient(served, base_url=AT_HOME) as stranger:
         enter(lena, "lena")
         form = fields(lena.get("/read", params={"q": "kept"}).text)
@@ -64,7 +64,7 @@ def test_requests_without_a_cookie_end_no_reviewers_session(store: Path) -> None
 
 
 def test_the_bytes_read_for_a_verdict_do_not_grow_with_their_number(store: Path) -> None:
-    served = app(store, now=lambda: NOON)
+    served = create_app(store, now=lambda: NOON)
     log: VerdictLog = served.routes[0].endpoint.__self__.said  # type: ignore[attr-defined]
     with TestClient(served, base_url=AT_HOME) as lena:
         enter(lena, "lena")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpo_data.measures import similarity
-from dpo_data.measures.similarity import AlikeLimits, SimilarityLimits
+from dpo_data.measures.similarity import SimilarityLimits, SimilarPairLimits
 from dpo_data.text.edit_distance import edit_ratio
 
 TOKENS = st.lists(st.integers(0, 4), max_size=14)
@@ -73,12 +73,12 @@ def test_too_similar_needs_both_signals() -> None:
 
 def test_a_small_difference_that_all_annotators_see_is_believed() -> None:
     assert not holds(SimilarityLimits(), confidence=0.96)["responses_too_similar"]
-    limits = SimilarityLimits(alike=AlikeLimits(unless_confidence=None))
+    limits = SimilarityLimits(responses=SimilarPairLimits(unless_confidence=None))
     assert holds(limits, confidence=0.96)["responses_too_similar"]
 
 
 def test_a_slice_can_have_limits_of_its_own_or_none() -> None:
-    limits = SimilarityLimits(by_slice={"category": {"maths": None, "code": AlikeLimits(cosine=0.995)}})
+    limits = SimilarityLimits(by_slice={"category": {"maths": None, "code": SimilarPairLimits(cosine=0.995)}})
     assert holds(limits)["responses_too_similar"]
     assert not holds(limits, category="maths")["responses_too_similar"]
     assert not holds(limits, category="code")["responses_too_similar"]

@@ -136,7 +136,7 @@ def test_borderline_rows_are_the_closest_to_a_limit_on_either_side() -> None:
         row.measures = {"similarity": value, "edit_ratio": 0.05}
         row.reasons = ("responses_too_similar",) if value > 0.97 else ()
     rows[1].measures["edit_ratio"] = 0.5  # saved by the other limit, so not on the border
-    table = thresholds.of({"similarity": {"alike": {"cosine": 0.97, "edit_ratio": 0.1}}})
+    table = thresholds.of({"similarity": {"responses": {"cosine": 0.97, "edit_ratio": 0.1}}})
     ledger = ledger_of(rows).with_columns(kept=pl.col("reasons").list.len() == 0)
     found = {(r["measure"], r["side"]): r for r in yield_curves.borderline(ledger, table)}
     assert found[("similarity", "kept")]["examples"] == [rows[0].id, rows[2].id]
@@ -152,7 +152,7 @@ def test_every_limit_that_can_drop_a_row_is_in_the_table_with_a_column_of_the_le
     }
     table = thresholds.of(CurationConfig.model_validate(settings).model_dump(mode="json"))
     assert {row["setting"] for row in table} >= {
-        "similarity.alike.unless_confidence",
+        "similarity.responses.unless_confidence",
         "similarity.by_slice.category.code.cosine",
         "duplicates.part_jaccard",
         "contamination.min_share",
@@ -162,11 +162,11 @@ def test_every_limit_that_can_drop_a_row_is_in_the_table_with_a_column_of_the_le
     }
     assert {row["measure"] for row in table} <= set(schema.LEDGER)
     assert not [row for row in table if ".math." in row["setting"]]
-    alike = next(row for row in table if row["setting"] == "similarity.alike.cosine")
+    alike = next(row for row in table if row["setting"] == "similarity.responses.cosine")
     assert [other["measure"] for other in alike["unless"]] == ["edit_ratio", "confidence"]
     rows = pl.DataFrame({"category": ["code", "math", "chat", None]})
     applying = {row["setting"]: rows.filter(thresholds.applies(row))["category"].to_list() for row in table}
-    assert applying["similarity.alike.cosine"] == ["chat", None]
+    assert applying["similarity.responses.cosine"] == ["chat", None]
     assert applying["similarity.by_slice.category.code.cosine"] == ["code"]
     assert applying["prompts.max_per_group"] == ["code", "math", "chat", None]
 

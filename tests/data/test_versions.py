@@ -189,10 +189,10 @@ KILLED = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from helpers.planted_version import config, ledger_of, many
-    from dpo_data.store import versions
+    from dpo_data import publish
     from dpo_data.votes.agreement import AgreementLimits
     target, count = {target!r}, {count}
-    module = next(place for place in (versions.shards, versions.pointer, versions) if hasattr(place, target))
+    module = next(place for place in (publish.shards, publish.pointer, publish) if hasattr(place, target))
     original = getattr(module, target)
     calls = 0
     def dies(*args, **kwargs):
@@ -202,7 +202,7 @@ KILLED = """
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)
     setattr(module, target, dies)
-    versions.publish(Path({store!r}), ledger_of(many(40)), config(agreement=AgreementLimits(min_agreement=0.9)))
+    publish.publish_version(Path({store!r}), ledger_of(many(40)), config(agreement=AgreementLimits(min_agreement=0.9)))
 """
 
 

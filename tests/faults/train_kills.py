@@ -40,7 +40,12 @@ def run(seed: int) -> Result:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         model, version = tiny.model_folder(place / "model"), tiny.version(place)
-        changes = {"account_by": "category", "gradient_accumulation_steps": 2, "lora_dropout": 0.1, "save_steps": 2}
+        changes = {
+            "attribution": {"by": "category"},
+            "gradient_accumulation_steps": 2,
+            "lora_dropout": 0.1,
+            "save_steps": 2,
+        }
         config = tiny.settings(model, per_device_train_batch_size=3, max_steps=24, eval_steps=4, **changes)
         (place / "config.json").write_text(config.model_dump_json())
         started = time.perf_counter()

@@ -1,5 +1,8 @@
 """The one place where both packages meet: what `dpo_data` publishes, `dpo_train` opens and keeps."""
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -7,13 +10,15 @@ import pytest
 from helpers.sample_store import store_of
 from helpers.tiny import model_folder
 
-from dpo_data import curate
-from dpo_data.analysis import retention
+from dpo_data import curate, schema
+from dpo_data.analysis import retention, sql
 from dpo_data.config import CurationConfig
 from dpo_data.measures.splits import SplitShares
 from dpo_data.publish import publish_version
+from dpo_data.schema import DataError
 from dpo_data.store import versions
-from dpo_train.config import TrainConfig
+from dpo_train.config import TrainConfig, TrainError
+from dpo_train.data import pairs
 from dpo_train.train import train
 from flows.cli.text import pruning_lines
 
@@ -62,3 +67,32 @@ def test_pruning_names_every_cache_that_a_training_filled(published: versions.Ve
 
 def test_the_run_knows_the_version_it_was_trained_on(published: versions.Version, run: Path) -> None:
     assert published.id in (run / "summary.json").read_text(encoding="utf-8")
+
+
+def test_both_packages_read_the_same_schema() -> None:
+    assert pairs.VERSION_SCHEMA == schema.SCHEMA
+
+
+def test_a_version_of_an_older_schema_is_refused_in_one_sentence(
+    published: versions.Version, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Path(shutil.copytree(published.path.parents[1], tmp_path / "store"))
+    folder = store / "versions" / published.id
+    manifest = json.loads((folder / "manifest.json").read_text())
+    old = folder.rename(folder.with_name("0123456789abcdef"))
+    (old / "manifest.json").write_text(json.dumps({name: manifest[name] for name in manifest if name != "schema"}))
+    (store / "current.json").write_text(json.dumps({"version": old.name}))
+    sentence = f"Version {old.name} has tables of schema 1, and this release reads schema {schema.SCHEMA}. Run `dpo "
+    for ask in (
+        lambda: versions.open_version(store),
+        lambda: versions.open_version(store, "0123"),
+        lambda: sql.query(store, "from ledger"),
+    ):
+        with pytest.raises(DataError, match=re.escape(sentence)):
+            ask()
+    with pytest.raises(TrainError, match=re.escape(sentence)):
+        train(TrainConfig(model=str(model_folder(tmp_path / "model")), use_cpu=True), old, tmp_path / "run")
+    config = CurationConfig.model_validate(manifest["config"])
+    new = publish_version(store, curate.decide(curate.measure(store, config), config), config)
+    assert new.created and versions.open_version(store).id == new.id
+    assert "has tables of another schema" in caplog.text and new.stats["changes"] is None

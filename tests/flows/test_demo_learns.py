@@ -31,7 +31,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = load(SAMPLE / "recipe.yaml")
     shares = SplitShares(train=0.7, validation=0.3, test=0.0)
     curation = recipe.curation.model_copy(update={"embedding_model": None, "splits": shares})
-    fewer = {"max_steps": STEPS, "eval_steps": STEPS, "probe_pairs": 0, "max_eval_pairs": HELD_OUT, "account_by": None}
+    fewer = {
+        "max_steps": STEPS,
+        "eval_steps": STEPS,
+        "probe_pairs": 0,
+        "max_eval_pairs": HELD_OUT,
+        "attribution": {"by": None},
+    }
     config = train_config(recipe, "recipe.yaml").model_copy(update={**fewer, "use_cpu": True})
     started = time.perf_counter()
     summary = retrain(recipe.model_copy(update={"curation": curation}), config, tmp_path_factory.mktemp("store"))

@@ -14,7 +14,7 @@ from dpo_data.analysis.export import Format, export
 from dpo_data.analysis.sql import VIEWS, query
 from dpo_data.analysis.what_if import decide_again
 from dpo_data.review import queues
-from dpo_data.review.app import app
+from dpo_data.review.app import create_app
 from dpo_data.review.results import findings
 from dpo_data.store import versions
 from flows.cli.text import diff_lines, refresh_lines, stats_lines, version_lines, what_if_lines
@@ -129,7 +129,7 @@ def read_all(store: Path, summary: RefreshSummary) -> None:
 
 
 def visit_review(store: Path) -> None:
-    with TestClient(app(store), base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(store), base_url="http://127.0.0.1") as client:
         token = re.search(r'name="form_token" value="([^"]+)"', client.get("/").text)
         assert token
         client.post("/enter", data={"form_token": token[1], "reviewer": "lena"})

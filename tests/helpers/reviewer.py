@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from dpo_data.review.app import app
+from dpo_data.review.app import create_app
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -17,7 +17,7 @@ AT_HOME = "http://127.0.0.1:8765"
 
 
 def client(store: Path, **more: Any) -> TestClient:
-    return TestClient(app(store, now=lambda: NOON, **more), base_url=AT_HOME)
+    return TestClient(create_app(store, now=lambda: NOON, **more), base_url=AT_HOME)
 
 
 def fields(page: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpo_train.attribution.path_integral import Attributed, attribute, refine, weights_at
-from dpo_train.attribution.update_ledger import Interval, Ledger
+from dpo_train.attribution.update_ledger import Interval, UpdateLedger
 
 VOCABULARY, WIDTH, LENGTH = 16, 12, 6
 
@@ -107,7 +107,7 @@ def kinds(each: int, seed: int, made: dict[str, tuple[int, float]]) -> Pairs:
 class Trained:
     network: Network
     intervals: list[Interval] = field(default_factory=list)
-    ledger: Ledger | None = None
+    ledger: UpdateLedger | None = None
 
 
 def train(
@@ -132,7 +132,7 @@ def train(
     network = Network().to(dtype)
     parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=decay)
-    ledger = Ledger(network, parameters, optimizer, buckets, max_norm) if buckets is not None else None
+    ledger = UpdateLedger(network, parameters, optimizer, buckets, max_norm) if buckets is not None else None
     done = Trained(network, ledger=ledger)
     with torch.no_grad():
         reference = network(pairs.chosen) - network(pairs.rejected)
@@ -140,7 +140,7 @@ def train(
         if ledger is not None and step == restart_at:
             kept = {name: value.clone() for name, value in ledger.state().items()}
             ledger.remove()
-            ledger = Ledger(network, parameters, optimizer, buckets or [], max_norm)
+            ledger = UpdateLedger(network, parameters, optimizer, buckets or [], max_norm)
             ledger.resume(kept)
             done.ledger = ledger
         drawn = torch.from_numpy(np.random.default_rng(10_000 * seed + step).permutation(len(pairs))[:window])

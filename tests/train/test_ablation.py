@@ -47,9 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             "max_steps": 8,
             "eval_steps": 4,
             "report_to": (),
-            "account_by": "category",
-            "account_pairs": 12,
-            "account_chords": 2,
+            "attribution": {"by": "category", "pairs": 12, "intervals": 2},
         }
     )
     run = store / "runs" / "first"

@@ -129,6 +129,7 @@ def run(store: Path, name: str, **changes: Any) -> Path:
     """A small run of the trainer itself on one version."""
     folder = store / "runs" / name
     resume = changes.pop("resume", False)
+    attribution = {"intervals": 4, **changes.pop("attribution", {})}
     settings = {
         "model": str(store / "model"),
         "use_cpu": True,
@@ -138,10 +139,10 @@ def run(store: Path, name: str, **changes: Any) -> Path:
         "max_steps": 8,
         "eval_steps": 2,
         "token_budget": 300,
-        "account_chords": 4,
         "weight_decay": 0.01,
         "report_to": (),
         "stop_when_flat": False,
+        "attribution": attribution,
     }
     trainer.train(TrainConfig.model_validate({**settings, **changes}), store / "versions" / "tiny", folder, resume)
     return folder
@@ -156,7 +157,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_trainer_accounts_for_its_run_and_trains_the_same_weights(store: Path) -> None:
-    plain, watched = run(store, "plain"), run(store, "watched", account_by="category")
+    plain, watched = run(store, "plain"), run(store, "watched", attribution={"by": "category"})
     assert (plain / "adapter" / "adapter_model.safetensors").read_bytes() == (
         watched / "adapter" / "adapter_model.safetensors"
     ).read_bytes()
@@ -181,7 +182,7 @@ def test_chords_follow_the_movement_so_that_every_held_out_slice_closes(store: P
     found = {}
     for name, rate in (("slow", 2e-4), ("fast", 1e-2)):
         folder = run(
-            store, name, account_by="category", account_chords=2, eval_steps=1, learning_rate=rate, probe_pairs=0
+            store, name, attribution={"by": "category", "intervals": 2}, eval_steps=1, learning_rate=rate, probe_pairs=0
         )
         table = pq.read_table(folder / "attribution.parquet")
         made = tables.account(table, pq.read_table(folder / "pairs.parquet"), BETA, "category")
@@ -199,18 +200,18 @@ def test_chords_follow_the_movement_so_that_every_held_out_slice_closes(store: P
 
 
 def test_an_interrupted_run_resumes_its_account(store: Path, tmp_path: Path) -> None:
-    whole = run(store, "whole", account_by="category", save_steps=4, save_total_limit=3)
+    whole = run(store, "whole", attribution={"by": "category"}, save_steps=4, save_total_limit=3)
     halfway = store / "runs" / "halfway"
     shutil.copytree(whole, halfway)
     (halfway / "summary.json").unlink()
     (halfway / "attribution.parquet").unlink()
     shutil.rmtree(halfway / "checkpoints" / "step-00000008")
-    run(store, "halfway", account_by="category", save_steps=4, save_total_limit=3, resume=True)
+    run(store, "halfway", attribution={"by": "category"}, save_steps=4, save_total_limit=3, resume=True)
     assert pq.read_table(halfway / "attribution.parquet").equals(pq.read_table(whole / "attribution.parquet"))
 
 
 def test_a_run_that_cannot_be_accounted_for_trains_all_the_same_and_says_why(store: Path) -> None:
-    folder = run(store, "without", account_by="nothing", max_steps=2)
+    folder = run(store, "without", attribution={"by": "nothing"}, max_steps=2)
     assert "no column nothing" in " ".join(json.loads((folder / "summary.json").read_text())["notes"])
     assert not (folder / "attribution.parquet").exists()
 
@@ -219,7 +220,7 @@ def test_two_processes_book_what_one_would(store: Path) -> None:
     """Each process books its own pairs; the buckets are summed before the step is split."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:4]; from pathlib import Path; import test_attribution as t;"
-        "t.run(Path(sys.argv[4]), 'two', account_by='category', per_device_train_batch_size=3, max_steps=4)"
+        "t.run(Path(sys.argv[4]), 'two', attribution={'by': 'category'}, per_device_train_batch_size=3, max_steps=4)"
     )
     script = store / "two.py"
     script.write_text(code, encoding="utf-8")
@@ -234,7 +235,9 @@ def test_two_processes_book_what_one_would(store: Path) -> None:
         timeout=120,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    one = pq.read_table(run(store, "one", account_by="category", max_steps=4) / "attribution.parquet").to_pylist()
+    one = pq.read_table(
+        run(store, "one", attribution={"by": "category"}, max_steps=4) / "attribution.parquet"
+    ).to_pylist()
     two = pq.read_table(store / "runs" / "two" / "attribution.parquet").to_pylist()
     observed = max(abs(row["chosen"]) for row in one if row["account"] == "observed")
     for mine, theirs in zip(one, two, strict=True):

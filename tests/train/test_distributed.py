@@ -104,7 +104,7 @@ def test_weights_in_shards_learn_as_whole_ones_do(place: tuple[Path, Path], tmp_
 def test_an_adapter_learns_over_weights_in_shards(place: tuple[Path, Path], tmp_path: Path) -> None:
     """In passes so small that one process has more of them than the other."""
     model, version = place
-    changes = {"token_budget": 150, "account_by": "source"}
+    changes = {"token_budget": 150, "attribution": {"by": "source"}}
     train(settings(model, 1, **changes), version, tmp_path / "one")
     run_in_two(settings(model, 2, fsdp=True, **changes), version, tmp_path / "two")
     same_course(tmp_path / "one", tmp_path / "two")

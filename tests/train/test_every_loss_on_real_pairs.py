@@ -11,7 +11,7 @@ from helpers import tiny
 from safetensors.torch import load_file
 
 from dpo_data.formats import READERS
-from dpo_data.reading.records import Judgement, Thumb
+from dpo_data.reading.records import BinaryRating, Vote
 from dpo_train.config import TrainConfig
 from dpo_train.losses import Loss, Mixture, losses_of
 from dpo_train.train import train
@@ -40,10 +40,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> tuple[Pa
     """(model folder, version folder): pairs of hh-rlhf harmless, thumbs of the KTO demo, as many bytes as fit."""
     root = tmp_path_factory.mktemp("store")
     judged = READERS["hh_rlhf"].read(real_data / "hh-rlhf-harmless" / "harmless-base-test.part.jsonl")
-    rows = [_pair(number, item) for number, item in enumerate(judged) if isinstance(item, Judgement)]
+    rows = [_pair(number, item) for number, item in enumerate(judged) if isinstance(item, Vote)]
     version = tiny.write_version(root / "versions" / "real", _split(rows, ("chosen", "rejected")))
     thumbs = READERS["kto"].read(real_data / "llamafactory-demo" / "kto_en_demo.json")
-    single = [_thumb(number, item) for number, item in enumerate(thumbs) if isinstance(item, Thumb)]
+    single = [_thumb(number, item) for number, item in enumerate(thumbs) if isinstance(item, BinaryRating)]
     tiny.write_version(version, _split(single, ("completion",)), "unpaired")
     return tiny.model_folder(root / "model"), version
 
@@ -52,13 +52,13 @@ def _said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-def _pair(number: int, vote: Judgement) -> dict[str, Any]:
+def _pair(number: int, vote: Vote) -> dict[str, Any]:
     sides = (vote.first, vote.second) if vote.choice == "first" else (vote.second, vote.first)
     both = {"chosen": _said(sides[0]), "rejected": _said(sides[1])}
     return {"pair_id": f"hh-{number}", "prompt": vote.prompt, **both, "weight": 1.0, "confidence": 0.8}
 
 
-def _thumb(number: int, thumb: Thumb) -> dict[str, Any]:
+def _thumb(number: int, thumb: BinaryRating) -> dict[str, Any]:
     row = {"row_id": f"kto-{number}", "prompt": thumb.prompt, "completion": _said(thumb.completion)}
     return {**row, "label": thumb.label, "weight": 1.0}
 

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dpo_train.config import TrainConfig
 from dpo_train.data.encoded_pair import EncodedPair
-from dpo_train.policy.flops import Counter, Shape, least, shape_of
+from dpo_train.policy.flops import FlopCounter, ModelFlops, least, shape_of
 from dpo_train.policy.packing import collate
 from dpo_train.train import train
 
@@ -19,7 +19,7 @@ PAIR = EncodedPair(prompt=(1, 2, 3), chosen=(4, 5, 6), rejected=(4, 7))
 def test_the_least_of_a_pair_counted_by_hand() -> None:
     # Prefix 4 (the prompt and the 4 that both open with), then 5 of chosen; nothing follows from 6 or 7.
     tokens, scored, looks = 5, 4, 5 * 5 / 2
-    shape = Shape(body=100, head=10, attention=1)
+    shape = ModelFlops(body=100, head=10, attention=1)
     forward = 2 * (100 * tokens + 10 * scored + looks)
     assert least(shape, [PAIR], all_weights=False) == forward + 2 * (100 * tokens + 10 * scored + 2 * looks)
     assert least(shape, [PAIR], all_weights=True) == forward + 2 * (200 * tokens + 20 * scored + 2 * looks)
@@ -28,7 +28,7 @@ def test_the_least_of_a_pair_counted_by_hand() -> None:
 def test_a_forward_pass_is_counted_as_pytorch_counts_it() -> None:
     network = tiny.network()
     batch = collate([PAIR, EncodedPair((1, 2), (3, 4, 5, 6), (7, 8, 9))], shared=False)
-    counter = Counter(shape_of(network))
+    counter = FlopCounter(shape_of(network))
     counter.add(batch, learning=False, whole_logits=True)
     network.set_attn_implementation("eager")  # whose products PyTorch counts, whatever the machine
     with torch.no_grad(), FlopCounterMode(display=False) as theirs:

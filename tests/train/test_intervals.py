@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from dpo_train.attribution.intervals import Pace
+from dpo_train.attribution.intervals import IntervalScheduler
 
 
 def intervals(moved: list[float], bend: float, target: float = 0.01) -> list[float]:
     """Movement of each interval over evaluations that move so much (nats), gaps growing as bend * movement ^ 2."""
-    pace, first, since, found = Pace(len(moved), 2, target), 0, 0.0, []
+    pace, first, since, found = IntervalScheduler(len(moved), 2, target), 0, 0.0, []
     for step, part in enumerate(moved, 1):
         since += part
         if pace.due(first, step, np.full((2, 3), since / 2)) or step == len(moved):

@@ -18,7 +18,7 @@ from dpo_train.losses import Sigmoid
 from dpo_train.policy.load import wrap
 from dpo_train.policy.policy import Policy, fingerprint_of
 from dpo_train.reference import Reference, check_start, reference
-from dpo_train.scoring import Known, Scoring
+from dpo_train.scoring import ReferencedPairs, Scoring
 
 BUDGET = 2000
 
@@ -130,7 +130,7 @@ def test_metrics_are_the_same_whatever_the_forward_passes_hold(pairs: PairSet, t
     found = refer(policy(), pairs, tmp_path / "a")
     scorer, asked = moved(policy()), np.array([7, 3, 11, 0, 20])
     one, few, all_ = (
-        evaluate(Scoring(Sigmoid(), scorer, budget, tiny.ALONE), Known(pairs, found), asked)
+        evaluate(Scoring(Sigmoid(), scorer, budget, tiny.ALONE), ReferencedPairs(pairs, found), asked)
         for budget in (1, 300, 9999)
     )
     assert np.abs(one.margin).min() > 1e-3
@@ -143,7 +143,7 @@ def gradient(policy: Policy, pairs: PairSet, found: Reference, windows: list[lis
     """The gradient of the windows together, as one window of all their pairs."""
     total = sum(map(len, windows))
     for window in windows:
-        add_gradient(Scoring(Sigmoid(), policy, budget, tiny.ALONE), Known(pairs, found), np.array(window))
+        add_gradient(Scoring(Sigmoid(), policy, budget, tiny.ALONE), ReferencedPairs(pairs, found), np.array(window))
         for parameter in policy.trainable().values():
             assert parameter.grad is not None
             parameter.grad *= len(window)

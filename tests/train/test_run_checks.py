@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from dpo_train.logs.metrics import Floats, Measured, alarms, untrained
+from dpo_train.logs.metrics import Floats, PairMetrics, alarms, untrained
 
 N = 60
 BETA = 0.1
 SPREAD = np.linspace(-1, 1, N)
 
 
-def seen(chosen: Floats, rejected: Floats, tokens_chosen: Floats | None = None) -> Measured:
+def seen(chosen: Floats, rejected: Floats, tokens_chosen: Floats | None = None) -> PairMetrics:
     """An evaluation in which log-probabilities moved by so many nats from −100 each; 40 and 41 tokens by default."""
     level = np.full(N, -100.0)
     tokens = tokens_chosen if tokens_chosen is not None else 40 + SPREAD
-    return Measured(
+    return PairMetrics(
         loss=np.logaddexp(0.0, -BETA * (chosen - rejected)),
         reward_chosen=BETA * chosen,
         reward_rejected=BETA * rejected,
@@ -52,7 +52,7 @@ def test_a_sound_run_raises_none() -> None:
         (seen(1 + 0.1 * NOISE, -3 + 3 * SPREAD, 40 + 30 * SPREAD), "the policy learns that the shorter answer"),
     ],
 )
-def test_a_planted_fault_is_the_one_that_is_named(last: Measured, says: str) -> None:
+def test_a_planted_fault_is_the_one_that_is_named(last: PairMetrics, says: str) -> None:
     found = alarms(START._replace(tokens_chosen=last.tokens_chosen), last)
     assert len(found) == 1, found
     assert says in found[0]

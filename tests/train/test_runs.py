@@ -99,7 +99,7 @@ def test_a_version_stays_while_a_training_that_claims_it_lives(store: Path) -> N
 
 def test_a_finished_run_keeps_no_checkpoints(store: Path) -> None:
     run = store / "runs" / "one"
-    config = settings(store.parent / "model", account_by="category")
+    config = settings(store.parent / "model", attribution={"by": "category"})
     assert train_once(config, store / "versions" / "tiny", run)
     assert (run / "attribution.parquet").exists() and not (run / "checkpoints").exists()
     assert not list(run.rglob("ledger*")) and not [path for path in run.rglob(".*") if path.is_file()]

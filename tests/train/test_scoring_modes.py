@@ -19,9 +19,9 @@ from dpo_train.policy.logprobs import Sums
 from dpo_train.policy.packed_attention import span
 from dpo_train.policy.packing import cut
 from dpo_train.policy.policy import Policy
-from dpo_train.policy.scoring_modes import check_causal, choose_way, widest_difference
+from dpo_train.policy.scoring_modes import check_causal, choose_scoring_mode, widest_difference
 from dpo_train.reference import reference, scored
-from dpo_train.scoring import Known, Scoring
+from dpo_train.scoring import ReferencedPairs, Scoring
 
 HEADS = {"head_dim": 16}
 WINDOW = {"sliding_window": 16}
@@ -121,7 +121,7 @@ def test_a_family_is_scored_exactly_and_aloud_where_slower(
     scorer = policy(family, sizes)
     with torch.no_grad():
         expected = textbook(scorer.network, LONG)  # as transformers opened it, before anything was set
-        told = choose_way(scorer, SHORT, ENDS)
+        told = choose_scoring_mode(scorer, SHORT, ENDS)
         found = in_passes(scorer, LONG)
     assert (scorer.way, told is None) == (way, not said)
     assert told is None or (said in told and (way == "shared" or f"falls back to '{way}'" in told))
@@ -137,11 +137,11 @@ def test_a_row_in_which_responses_see_each_other_is_found_in_any_precision(
         policy("llama", {"initializer_range": 0.02}, dtype),
         policy("llama", {"initializer_range": 0.02}, dtype),
     )
-    assert choose_way(sound, LONG, ENDS) is None and sound.way == "shared"
+    assert choose_scoring_mode(sound, LONG, ENDS) is None and sound.way == "shared"
     monkeypatch.setattr(
         "dpo_train.policy.packing.span", lambda *parts: span(*parts)._replace(main=sum(parts[:3]), rejected=0)
     )
-    told = choose_way(leaky, LONG, ENDS)
+    told = choose_scoring_mode(leaky, LONG, ENDS)
     assert leaky.way != "shared" and told is not None and told.count("nats") == 1
 
 
@@ -152,7 +152,7 @@ def test_only_pairs_that_outgrow_the_window_leave_the_shared_row(tmp_path: Path)
     apart.way = "apart"
     with torch.no_grad():
         right = textbook(mixed.network, pairs.encoded(every))
-    assert choose_way(mixed, SHORT, pairs.ends) is not None and mixed.way == "shared"
+    assert choose_scoring_mode(mixed, SHORT, pairs.ends) is not None and mixed.way == "shared"
     found = reference(mixed, pairs, every, tmp_path, 2000, tiny.ALONE)
     np.testing.assert_allclose(found.chosen, right.chosen.numpy(), atol=5e-4)
     np.testing.assert_allclose(found.rejected, right.rejected.numpy(), atol=5e-4)
@@ -160,7 +160,7 @@ def test_only_pairs_that_outgrow_the_window_leave_the_shared_row(tmp_path: Path)
     assert {len(set(pairs.ends[group] > window)) for group in places} == {1} and len(places) < len(pairs)
     gradients = []
     for scorer in (mixed, apart):
-        add_gradient(Scoring(Sigmoid(), scorer, 2000, tiny.ALONE), Known(pairs, found), every)
+        add_gradient(Scoring(Sigmoid(), scorer, 2000, tiny.ALONE), ReferencedPairs(pairs, found), every)
         gradients.append(
             torch.cat([part.grad.flatten() for part in scorer.trainable().values() if part.grad is not None])
         )
@@ -170,7 +170,7 @@ def test_only_pairs_that_outgrow_the_window_leave_the_shared_row(tmp_path: Path)
 def test_without_sharing_no_pair_shares_a_row() -> None:
     scorer = policy("llama", {})
     scorer.way = "apart"
-    assert choose_way(scorer, SHORT, ENDS) is None
+    assert choose_scoring_mode(scorer, SHORT, ENDS) is None
     assert scorer.way == "apart"
 
 

@@ -23,7 +23,7 @@ from dpo_train.gradients import add_gradient
 from dpo_train.losses import Aot, Sigmoid
 from dpo_train.policy.load import wrap
 from dpo_train.reference import reference
-from dpo_train.scoring import Known, Scoring
+from dpo_train.scoring import ReferencedPairs, Scoring
 from dpo_train.train import train
 
 settings = partial(tiny.settings, per_device_train_batch_size=5, num_train_epochs=2, eval_steps=2)
@@ -275,7 +275,7 @@ def test_a_window_loss_with_dropout_pulls_back_through_the_dropout_it_measured(p
     gradients = []
     for loss in (Sigmoid(), Aot()):
         torch.manual_seed(3)
-        add_gradient(Scoring(loss, scorer, 999, tiny.ALONE), Known(pairs, found), np.array([1]))
+        add_gradient(Scoring(loss, scorer, 999, tiny.ALONE), ReferencedPairs(pairs, found), np.array([1]))
         grads = [value.grad for value in scorer.trainable().values() if value.grad is not None]
         gradients.append(torch.cat([grad.flatten() for grad in grads]))
         for value in scorer.trainable().values():
@@ -314,9 +314,9 @@ def test_running_out_of_memory_names_the_setting_and_the_number(pairs_of_tiny: A
     scorer.score = full
     every = np.arange(len(pairs))
     with pytest.raises(TrainError, match=r"Set token_budget to 1000 .*2 GiB"):
-        add_gradient(Scoring(Sigmoid(), scorer, 2000, tiny.ALONE), Known(pairs, found), every)
+        add_gradient(Scoring(Sigmoid(), scorer, 2000, tiny.ALONE), ReferencedPairs(pairs, found), every)
     with pytest.raises(TrainError, match=rf"single row of {longest} tokens .* max_length to {longest // 2}"):
-        evaluate(Scoring(Sigmoid(), scorer, longest, tiny.ALONE), Known(pairs, found), every)
+        evaluate(Scoring(Sigmoid(), scorer, longest, tiny.ALONE), ReferencedPairs(pairs, found), every)
 
 
 def test_a_run_that_only_gets_worse_keeps_its_start_and_says_so(place: tuple[Path, Path], tmp_path: Path) -> None:

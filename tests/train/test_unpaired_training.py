@@ -23,7 +23,7 @@ from dpo_train.evaluation import evaluate
 from dpo_train.gradients import add_gradient
 from dpo_train.losses import Kto
 from dpo_train.policy.load import wrap
-from dpo_train.scoring import Known, Scoring, know, neutral_point
+from dpo_train.scoring import ReferencedPairs, Scoring, neutral_point, with_reference
 from dpo_train.train import train
 
 with warnings.catch_warnings():
@@ -55,13 +55,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def drifted(place: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[Scoring, Known]]:
+def drifted(place: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[Scoring, ReferencedPairs]]:
     """A float64 policy away from its reference, and training rows with theirs."""
     config = TrainConfig.model_validate({"use_cpu": True, "loss": KNOBS})
     policy = wrap(config, tiny.network(dtype=torch.float64), tiny.tokenizer(), {"model": "tiny"}, torch.device("cpu"))
     rows = open_pairs(place[1], "train", Encoder(tiny.tokenizer(), 400, "drop"), tmp_path / "cache", "unpaired")
     scoring = Scoring(config.loss, policy, 300, ALONE)
-    known = know(scoring, rows, np.arange(len(rows)), tmp_path / "cache")
+    known = with_reference(scoring, rows, np.arange(len(rows)), tmp_path / "cache")
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in policy.trainable().values():
@@ -109,7 +109,7 @@ def _as_trl_scores(network: Any) -> Any:
     return forward
 
 
-def test_kto_with_its_drift_equals_trl_in_value_and_gradient(drifted: tuple[Scoring, Known]) -> None:
+def test_kto_with_its_drift_equals_trl_in_value_and_gradient(drifted: tuple[Scoring, ReferencedPairs]) -> None:
     """One window of all rows, whose borrowed responses TRL is given: its forward passes, its KL, its gradient."""
     scoring, known = drifted
     rows, every = known.pairs, np.arange(len(known.pairs))
@@ -146,7 +146,7 @@ def test_kto_with_its_drift_equals_trl_in_value_and_gradient(drifted: tuple[Scor
         torch.testing.assert_close(gradient, parameters[name].grad, rtol=1e-10, atol=1e-10)
 
 
-def test_drift_and_loss_do_not_depend_on_the_forward_passes(drifted: tuple[Scoring, Known]) -> None:
+def test_drift_and_loss_do_not_depend_on_the_forward_passes(drifted: tuple[Scoring, ReferencedPairs]) -> None:
     scoring, known = drifted
     some = np.array([3, 0, 11, 7, 5])
     whole, cut = (evaluate(Scoring(scoring.loss, scoring.policy, budget, ALONE), known, some) for budget in (9999, 1))

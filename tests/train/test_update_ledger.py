@@ -7,7 +7,7 @@ import torch
 from helpers import tiny, toy_policy
 from helpers.toy_policy import planted, train
 
-from dpo_train.attribution.update_ledger import EXTRA, Interval, Ledger, cannot_book, plan
+from dpo_train.attribution.update_ledger import EXTRA, Interval, UpdateLedger, cannot_book, plan
 from dpo_train.config import TrainError
 from dpo_train.data.encoded_pair import EncodedPair, row_length
 from dpo_train.policy.logprobs import sums
@@ -63,7 +63,7 @@ def test_a_bucket_holds_the_gradient_that_autograd_gives_its_pairs() -> None:
     with torch.no_grad():  # away from the start, where half of the adapter has no gradient
         for value in parameters.values():
             value += 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
-    ledger = Ledger(network, parameters, optimizer, SLICES, 1.0)
+    ledger = UpdateLedger(network, parameters, optimizer, SLICES, 1.0)
     rows = torch.stack([pairs.chosen, pairs.rejected], 1).flatten(0, 1)
     logps = network(rows).view(-1, 2)
     losses = -torch.nn.functional.logsigmoid(logps[:, 0] - logps[:, 1])
@@ -86,7 +86,7 @@ def test_pairs_that_lie_in_one_row_are_told_apart(shared: bool) -> None:
     parameters = {name: value for name, value in network.named_parameters() if "_proj" in name}
     for value in parameters.values():
         value.requires_grad_(True)
-    ledger = Ledger(
+    ledger = UpdateLedger(
         network, parameters, torch.optim.AdamW(parameters.values()), ["first", "second", "equal sides"], 1.0
     )
     found = sums(network, collate(pairs, shared))
@@ -154,7 +154,7 @@ def test_what_cannot_be_booked_is_refused_with_its_name() -> None:
     parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
     assert "embedding.weight" in (cannot_book(network, parameters) or "")
     with pytest.raises(TrainError, match="no linear maps"):
-        Ledger(network, parameters, torch.optim.AdamW(parameters.values()), SLICES, 1.0)
+        UpdateLedger(network, parameters, torch.optim.AdamW(parameters.values()), SLICES, 1.0)
     parameters.pop("embedding.weight")
     with pytest.raises(TrainError, match="only AdamW"):
-        Ledger(network, parameters, torch.optim.SGD(parameters.values(), lr=1), SLICES, 1.0)
+        UpdateLedger(network, parameters, torch.optim.SGD(parameters.values(), lr=1), SLICES, 1.0)

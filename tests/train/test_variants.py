@@ -18,7 +18,7 @@ from dpo_train.losses import Sigmoid
 from dpo_train.policy.fsdp import check
 from dpo_train.policy.load import wrap
 from dpo_train.reference import reference
-from dpo_train.scoring import Known, Scoring
+from dpo_train.scoring import ReferencedPairs, Scoring
 from dpo_train.train import train
 
 settings = partial(tiny.settings, max_steps=4, eval_steps=4)
@@ -42,7 +42,7 @@ def gradients(version: Path, cache: Path, **changes: Any) -> dict[str, torch.Ten
     with torch.no_grad():
         for parameter in policy.trainable().values():
             parameter.add_(torch.randn_like(parameter) * 0.02)
-    add_gradient(Scoring(Sigmoid(), policy, 500, tiny.ALONE), Known(pairs, found), np.arange(len(pairs)))
+    add_gradient(Scoring(Sigmoid(), policy, 500, tiny.ALONE), ReferencedPairs(pairs, found), np.arange(len(pairs)))
     return {name: value.grad for name, value in policy.trainable().items() if value.grad is not None}
 
 
