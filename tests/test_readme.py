@@ -16,9 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 FOLDERS = ("dpo_data", "dpo_train", "flows", "tests", "data")
 STORE = ROOT / "data" / "store"  # its versions and runs have cards of their own
-PAGES = [README, ROOT / "CHANGELOG.md"] + sorted(
-    path for name in FOLDERS for path in (ROOT / name).rglob("README.md") if STORE not in path.parents
-)
+PAGES = [
+    README,
+    ROOT / "CHANGELOG.md",
+    *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("README.md")) if STORE not in path.parents),
+]
 LINK = re.compile(r"\]\((?![a-z]+:)([^)\s]+)\)")
 
 
