@@ -31,7 +31,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## slow evidence: every performance figure in the README comes from one of these
+bench: install  ## slow evidence: every figure in tests/bench/README.md comes from one of these
 	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 faults: install  ## kill, race and mangle the product; prints tried, survived, lost per group

@@ -1,7 +1,7 @@
-"""Responses of known merit: the answer first and in the asked form, or rambling.
+"""Responses of known quality: the answer first and in the requested form, or rambling.
 
-Merit and length are drawn apart: both forms come in three sizes (about 6, 14 and 32 words), so that nothing
-can be learned here by counting words. Only the form tells the better response.
+Quality and length are drawn independently: both forms come in three sizes (about 6, 14 and 32 words), so that length
+carries no information. Only the form distinguishes the better response.
 """
 
 from random import Random

@@ -1,4 +1,4 @@
-"""Comparisons of known merit, and the ways in which raw data spoils them: repeats, near copies, broken lines."""
+"""Comparisons of known quality, and the planted faults of raw data: repeats, near copies, broken lines."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The word lists and small tables that the questions are made of."""
+"""Word lists and small tables from which the questions are built."""
 
 
 def words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The language slice: questions in German and in Spanish, with the same preference as the English ones."""
+"""Questions in German and Spanish, with the same preference as the English ones."""
 
 from random import Random
 

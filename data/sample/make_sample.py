@@ -1,8 +1,7 @@
-"""Makes the raw files of this folder and `truth.json`, from a seed: `python data/sample/make_sample.py [FOLDER]`.
+"""Write the raw files of this folder and `truth.json` from a seed: `python data/sample/make_sample.py [FOLDER]`.
 
-The texts come from `questions.py` and `answers.py`, the files from `votes.py`, `preferences.py` and `scores.py`,
-each of which plants what `truth.json` then tells. Run again, every byte is the same (of the .gz file: every byte
-inside).
+Texts come from `questions.py` and `answers.py`, files from `votes.py`, `preferences.py` and `scores.py`, which record
+what they plant in `truth.json`. The output is reproducible byte by byte (of the .gz file: every byte inside).
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""The files that tell chosen and rejected: transcripts.jsonl.gz, chats.jsonl and forum.jsonl."""
+"""Files with chosen and rejected responses: transcripts.jsonl.gz, chats.jsonl and forum.jsonl."""
 
 from dataclasses import replace
 from random import Random

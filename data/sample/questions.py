@@ -1,8 +1,7 @@
-"""Questions of nine kinds, each with its right answer, a wrong one and a reason.
+"""Questions of nine kinds, each with a right answer, a wrong answer and a reason.
 
-Everything here was written for this project. A kind is a function from a seeded random generator to a
-`Question`; numbers, names and things are drawn, the answers are computed, so hundreds of prompts differ in
-more than a number.
+Everything here was written for this project. A kind is a function from a seeded random generator to a `Question`.
+Numbers, names and objects are drawn and answers are computed, so that hundreds of prompts differ in more than a number.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The files that judge one response at a time: thumbs (thumbs.jsonl) and ratings (rated.json)."""
+"""Files that judge one response at a time: thumbs (thumbs.jsonl) and ratings (rated.json)."""
 
 import json
 from random import Random

@@ -1,4 +1,4 @@
-"""What was planted, gathered while the raw files are made."""
+"""Record of what is planted, collected while the raw files are written."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The files in which votes are told: named people (studio.csv), judge models (judged.jsonl), triples (triples.json)."""
+"""Files with single votes: named people (studio.csv), judge models (judged.jsonl), triples (triples.json)."""
 
 import csv
 import io

@@ -293,13 +293,13 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from dpo_data.ingest import append
-join = append.join
+merge = append.merge_parts
 def slow(folder, written):
-    done = join(folder, written)
+    done = merge(folder, written)
     print("converted", flush=True)
     time.sleep(float(sys.argv[3]))
     return done
-append.join = slow
+append.merge_parts = slow
 print(append.append_batch(Path(sys.argv[1]), [Path(sys.argv[2])], "s").batch)
 """
 

@@ -25,7 +25,9 @@ from flows.recipe import load
 from flows.refresh import refresh
 
 ROOT = Path(__file__).resolve().parents[2]
-READMES = [ROOT / "README.md", ROOT / "data" / "README.md"]
+READMES = [ROOT / "README.md", ROOT / "data" / "README.md"] + [
+    page for name in ("dpo_data", "dpo_train", "flows", "tests") for page in sorted((ROOT / name).rglob("README.md"))
+]
 SLOW = {"refresh", "train", "retrain", "serve", "review"}  # checked to the level of their options
 
 
@@ -71,8 +73,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         "SOURCE": "studio",
         "otto": voter,
         "RUN": run.name,
-        "my_recipe.yaml": str(folder / "recipe.yaml"),
-        "select … from ledger": "select * from ledger",
+        "recipe.yaml": str(folder / "recipe.yaml"),
+        "BATCH": next(path.name for path in sorted((store / "batches").iterdir()) if path.is_dir()),
     }
     return Place(store, names)
 
