@@ -70,7 +70,7 @@ def wrap(config: TrainConfig, network: Any, tokenizer: Any, base: dict[str, str]
     policy = Policy(network, tokenizer, base, device)
     policy.needs = config.loss.needs
     policy.autocast = not config.use_peft and device.type == "cuda" and config.dtype in ("auto", "bfloat16")
-    policy.way = "shared" if config.prefix_sharing else "apart"
+    policy.way = "packed" if config.prefix_sharing else "separate"
     if config.use_peft:
         _add_adapter(policy, config)
     else:

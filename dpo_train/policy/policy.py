@@ -29,7 +29,7 @@ from dpo_train.policy.packing import collate
 from dpo_train.progress import quiet_bars, quiet_peft
 from dpo_train.statistics import Indices
 
-ScoringMode = Literal["shared", "apart", "whole logits"]  # of scoring pairs, as ways.py tells them apart
+ScoringMode = Literal["packed", "separate", "full_logits"]  # of scoring pairs; see scoring_modes.py
 
 
 class Policy:
@@ -42,7 +42,7 @@ class Policy:
         self.device = device
         self.adapter: Any = None  # the PeftModel around `network`
         self.sharded: Sharded | None = None
-        self.way: ScoringMode = "shared"
+        self.way: ScoringMode = "packed"
         self.window: int | None = None  # input tokens up to which responses may share a row; None: all of them may
         self.attention: str = network.config._attn_implementation  # the model's own
         self.needs: tuple[str, ...] = ()
@@ -66,15 +66,15 @@ class Policy:
         A pair that ends beyond the attention window takes all pairs of its pass out of their shared row.
         """
         if way is None:
-            outgrown = self.way == "shared" and self.beyond(np.array([end(pair) for pair in pairs])).any()
-            way = "apart" if outgrown else self.way
+            outgrown = self.way == "packed" and self.beyond(np.array([end(pair) for pair in pairs])).any()
+            way = "separate" if outgrown else self.way
         self._attend(way)
-        batch = collate(pairs, way == "shared", self.device)
-        self.counter.add(batch, torch.is_grad_enabled(), whole_logits=way == "whole logits")
+        batch = collate(pairs, way == "packed", self.device)
+        self.counter.add(batch, torch.is_grad_enabled(), whole_logits=way == "full_logits")
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
             read = self.sharded or partial(sums, self.network)
             try:
-                found: Sums = read(batch, self.needs, way == "whole logits")
+                found: Sums = read(batch, self.needs, way == "full_logits")
             except Exception:
                 if self.sharded is not None:
                     recover(self.sharded)
@@ -100,11 +100,11 @@ class Policy:
 
     def _attend(self, way: ScoringMode) -> None:
         """Whole pairs in a row need an attention of ours; any other way the model's own, with the masks it makes."""
-        if way == "shared" and self.network.config._attn_implementation != NAME:
+        if way == "packed" and self.network.config._attn_implementation != NAME:
             if not self.network._can_set_attn_implementation():
                 raise ValueError("the model computes its attention by itself, not through transformers' interface")
             read_whole_pairs(self.network)
-        elif way != "shared" and self.network.config._attn_implementation != self.attention:
+        elif way != "packed" and self.network.config._attn_implementation != self.attention:
             self.network.set_attn_implementation(self.attention)
 
     def trainable(self) -> dict[str, nn.Parameter]:

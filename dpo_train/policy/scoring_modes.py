@@ -1,7 +1,7 @@
 """The ways to score pairs with a model, fast to slow, and which of them holds for it, tried before the first step.
 
-"shared" lays whole pairs in one row, "apart" gives each response a row of its own, and both put the head on scored
-positions only; "whole logits" is the model's own forward pass with the attention it was opened with, and right by
+"packed" lays whole pairs in one row, "separate" gives each response a row of its own, and both put the head on scored
+positions only; "full_logits" is the model's own forward pass with the attention it was opened with, and right by
 definition. The surprise: what a few short pairs cannot show is asked otherwise: leaks between responses, by rewriting
 one and looking at the others, and windows of attention, of the configuration. Where there is one, pairs that end within
 it share a row, and those that outgrow it are laid apart.
@@ -41,7 +41,7 @@ def check_causal(policy: Policy, pair: EncodedPair) -> None:
     prompt, first, second = ids[:start], ids[start:middle], ids[middle:]
     with torch.no_grad():
         both = [EncodedPair(prompt, [*first, *second], first), EncodedPair([*prompt, *first], second, second)]
-        whole = policy.score(both, "whole logits")
+        whole = policy.score(both, "full_logits")
     moved = float((whole.chosen[0] - whole.rejected[0] - whole.chosen[1]).abs())
     if moved > tolerance(_precision(policy), len(ids)):  # NaN is for the reference to report
         raise TrainError(
@@ -64,10 +64,10 @@ def choose_scoring_mode(policy: Policy, pairs: Sequence[EncodedPair], ends: Indi
     and why.
     """
     pairs = sorted(map(_around_the_fork, pairs), key=lambda pair: -len(pair.chosen))  # the first one is rewritten
-    ways: list[ScoringMode] = ["shared", "apart"] if policy.way == "shared" else ["apart"]
+    ways: list[ScoringMode] = ["packed", "separate"] if policy.way == "packed" else ["separate"]
     given_up: list[str] = []
     with torch.no_grad():
-        right = policy.score(pairs, "whole logits")
+        right = policy.score(pairs, "full_logits")
         for way in ways:
             fault = _fault(policy, way, pairs, right)
             if fault is None:
@@ -75,7 +75,7 @@ def choose_scoring_mode(policy: Policy, pairs: Sequence[EncodedPair], ends: Indi
                 break
             given_up.append(f"{way}: {fault}")
         else:
-            policy.way = "whole logits"
+            policy.way = "full_logits"
     if not given_up:
         return _apart_alone(policy, ends)
     return f"Scoring falls back to '{policy.way}', which is slower: {'; '.join(given_up)}."
@@ -83,7 +83,7 @@ def choose_scoring_mode(policy: Policy, pairs: Sequence[EncodedPair], ends: Indi
 
 def _apart_alone(policy: Policy, ends: Indices) -> str | None:
     """Set the window within which rows are shared, and say how many pairs outgrow it; None where none does."""
-    if policy.way != "shared":
+    if policy.way != "packed":
         return None
     policy.window = window_of(policy.network)
     outgrown = int(policy.beyond(ends).sum())
@@ -98,12 +98,12 @@ def _apart_alone(policy: Policy, ends: Indices) -> str | None:
 def _fault(policy: Policy, way: ScoringMode, pairs: Sequence[EncodedPair], right: Sums) -> str | None:
     """What is wrong with a way of scoring, or None."""
     limit = tolerance(_precision(policy), max(len(response) for pair in pairs for response in pair[1:]))
-    if way == "shared" and (unlike := unlike_whole_pairs(policy.network, max(map(end, pairs)))):
+    if way == "packed" and (unlike := unlike_whole_pairs(policy.network, max(map(end, pairs)))):
         return unlike
     try:
         found = policy.score(pairs, way)
         off = float(widest_difference(found, right))
-        moved = _moved_by_rival(policy, pairs, found) if way == "shared" else 0.0
+        moved = _moved_by_rival(policy, pairs, found) if way == "packed" else 0.0
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     if not off <= limit:
@@ -126,7 +126,7 @@ def _moved_by_rival(policy: Policy, pairs: Sequence[EncodedPair], before: Sums) 
     first, *others = pairs
     stays = opening(first) + 1
     rewritten = [*first.chosen[:stays], *(first.chosen[stays - 1] for _ in first.chosen[stays:])]
-    after = policy.score([first._replace(chosen=rewritten), *others], "shared")
+    after = policy.score([first._replace(chosen=rewritten), *others], "packed")
     moved = torch.cat([before.rejected - after.rejected, before.chosen[1:] - after.chosen[1:]])
     return float(moved.abs().max())
 

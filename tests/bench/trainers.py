@@ -44,7 +44,7 @@ def ours(folder: Path, options: argparse.Namespace) -> None:
     if options.plain_matmul:
         load.speed_up = lambda *_: None
     if options.whole_logits:
-        setup.choose_scoring_mode = lambda policy, *_: setattr(policy, "way", "whole logits")
+        setup.choose_scoring_mode = lambda policy, *_: setattr(policy, "way", "full_logits")
     seen: list[tuple[int, float, float]] = []
     policies: list[Any] = []
     open_policy = setup.open_policy

@@ -29,13 +29,13 @@ def double() -> Any:
     return tiny.network(dtype=torch.float64)
 
 
-def scored(network: Any, pairs: Sequence[EncodedPair], way: str = "shared", needs: tuple[str, ...] = ()) -> Sums:
+def scored(network: Any, pairs: Sequence[EncodedPair], way: str = "packed", needs: tuple[str, ...] = ()) -> Sums:
     """As the policy does it: our attention for pairs that share a row, the model's own otherwise."""
-    if way == "shared":
+    if way == "packed":
         read_whole_pairs(network)
     else:
         network.set_attn_implementation("sdpa")
-    return sums(network, collate(pairs, way == "shared"), needs, whole_logits=way == "whole logits")
+    return sums(network, collate(pairs, way == "packed"), needs, whole_logits=way == "full_logits")
 
 
 def plain(model: Any, prompt: list[int], response: list[int]) -> Tensor:
@@ -51,7 +51,7 @@ def gradient(model: nn.Module, value: Tensor) -> Tensor:
     return torch.cat([grad.flatten() for grad in torch.autograd.grad(value, parameters, allow_unused=False)])
 
 
-@pytest.mark.parametrize("way", ["shared", "apart", "whole logits"])
+@pytest.mark.parametrize("way", ["packed", "separate", "full_logits"])
 @pytest.mark.parametrize("together", [True, False])
 def test_every_way_of_scoring_equals_the_textbook(double: Any, way: str, together: bool) -> None:
     chunks = [PAIRS] if together else [[pair] for pair in PAIRS]
@@ -70,11 +70,11 @@ def weighted(found: Sums) -> Tensor:
 
 
 def test_a_frozen_head_gives_the_body_the_gradient_of_the_plain_path(double: Any) -> None:
-    by_hand = gradient(double, weighted(scored(double, PAIRS, "whole logits")))
+    by_hand = gradient(double, weighted(scored(double, PAIRS, "full_logits")))
     trained = gradient(double, weighted(scored(double, PAIRS)))
     assert (trained - by_hand).norm() < ROUNDING * by_hand.norm()
     double.lm_head.requires_grad_(False)
-    by_hand = gradient(double, weighted(scored(double, PAIRS, "whole logits")))
+    by_hand = gradient(double, weighted(scored(double, PAIRS, "full_logits")))
     frozen = gradient(double, weighted(scored(double, PAIRS)))
     assert (frozen - by_hand).norm() < ROUNDING * by_hand.norm()
 
@@ -95,7 +95,7 @@ def test_scaled_and_capped_logits_have_the_value_the_slope_and_the_collisions_of
     network = tiny.network(dtype=torch.float64, family=family, **shape)
     network.get_output_embeddings().requires_grad_(not frozen)
     needs = ("chosen_collision", "rejected_collision")
-    own, found = (scored(network, PAIRS, way, needs) for way in ("whole logits", "shared"))
+    own, found = (scored(network, PAIRS, way, needs) for way in ("full_logits", "packed"))
     for one, other in zip(found, own, strict=True):
         assert (one is None and other is None) or torch.allclose(one, other, rtol=0, atol=ROUNDING)
     by_hand, learned = gradient(network, weighted(own)), gradient(network, weighted(found))
@@ -122,8 +122,8 @@ def test_collisions_and_prefixes_are_what_losses_mean_by_them(double: Any) -> No
     with torch.no_grad():
         found = scored(double, PAIRS, needs=needs)
         short = [EncodedPair(p.prompt, p.chosen[: len(p.rejected)], p.rejected[: len(p.chosen)]) for p in PAIRS]
-        cut = scored(double, short, "whole logits")
-        plain_way = scored(double, PAIRS, "whole logits", needs)
+        cut = scored(double, short, "full_logits")
+        plain_way = scored(double, PAIRS, "full_logits", needs)
     assert found.chosen_prefix is not None
     torch.testing.assert_close(found.chosen_prefix, cut.chosen, rtol=0, atol=1e-11)
     torch.testing.assert_close(found.rejected_prefix, cut.rejected, rtol=0, atol=1e-11)

@@ -56,7 +56,7 @@ def test_the_reference_of_a_trained_adapter_is_the_base_model(pairs: PairSet, tm
     found = refer(moved(policy()), pairs, tmp_path / "a")
     whole = Policy(base, tiny.tokenizer(), {"model": "tiny"}, torch.device("cpu"))
     with torch.inference_mode():
-        expected = whole.score(pairs.encoded(everything(pairs)), "whole logits")
+        expected = whole.score(pairs.encoded(everything(pairs)), "full_logits")
     np.testing.assert_allclose(found.chosen, expected.chosen.numpy(), atol=2e-4)
 
 

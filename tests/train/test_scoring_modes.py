@@ -36,40 +36,40 @@ LONG_ROPE = {  # the long factors turn all rows of a pass, once one of them outg
 OLD = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}
 # family, its own sizes, the way that holds, what is said of the ways that do not
 FAMILIES: list[tuple[str, dict[str, Any], str, str]] = [
-    ("llama", {}, "shared", ""),
-    ("qwen2", {}, "shared", ""),
-    ("qwen3", HEADS, "shared", ""),
-    ("gpt2", OLD, "shared", ""),
-    ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}, "shared", ""),
-    ("phi", {}, "shared", ""),
-    ("gemma", HEADS, "shared", ""),
-    ("gpt_neox", {}, "shared", ""),
-    ("mixtral", {"num_local_experts": 4, "sliding_window": None}, "shared", ""),
-    ("mistral", {"sliding_window": None}, "shared", ""),
-    ("mistral", {"sliding_window": 54}, "shared", ""),
-    ("mistral", {"sliding_window": 53}, "shared", "1 of 3 pairs end beyond token 53"),
-    ("mistral", {"sliding_window": 8}, "apart", "beyond token 8 (a window), and the pairs tried end at 9"),
-    ("phi3", WINDOW, "shared", "1 of 3"),
-    ("phi3", {"rope_parameters": LONG_ROPE, "original_max_position_embeddings": 16}, "shared", "1 of 3"),
-    ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "shared", "1 of 3"),
-    ("gemma3_text", {"query_pre_attn_scalar": 16, **HEADS, **WINDOW}, "shared", "1 of 3"),
+    ("llama", {}, "packed", ""),
+    ("qwen2", {}, "packed", ""),
+    ("qwen3", HEADS, "packed", ""),
+    ("gpt2", OLD, "packed", ""),
+    ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}, "packed", ""),
+    ("phi", {}, "packed", ""),
+    ("gemma", HEADS, "packed", ""),
+    ("gpt_neox", {}, "packed", ""),
+    ("mixtral", {"num_local_experts": 4, "sliding_window": None}, "packed", ""),
+    ("mistral", {"sliding_window": None}, "packed", ""),
+    ("mistral", {"sliding_window": 54}, "packed", ""),
+    ("mistral", {"sliding_window": 53}, "packed", "1 of 3 pairs end beyond token 53"),
+    ("mistral", {"sliding_window": 8}, "separate", "beyond token 8 (a window), and the pairs tried end at 9"),
+    ("phi3", WINDOW, "packed", "1 of 3"),
+    ("phi3", {"rope_parameters": LONG_ROPE, "original_max_position_embeddings": 16}, "packed", "1 of 3"),
+    ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "packed", "1 of 3"),
+    ("gemma3_text", {"query_pre_attn_scalar": 16, **HEADS, **WINDOW}, "packed", "1 of 3"),
     ("llama4_text", {"attention_chunk_size": 16, "intermediate_size_mlp": 64, "num_local_experts": 2, **HEADS},
-     "shared", "1 of 3"),
+     "packed", "1 of 3"),
     ("gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 2.0, **HEADS},
-     "apart", "caps scores"),
+     "separate", "caps scores"),
     ("gemma3_text", {"query_pre_attn_scalar": 16, "final_logit_softcapping": 2.0, "sliding_window": 64, **HEADS},
-     "shared", ""),
-    ("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 1, **HEADS, "sliding_window": 64}, "apart", "sinks"),
-    ("cohere", {"logit_scale": 0.5}, "shared", ""),
-    ("granite", {"logits_scaling": 4.0}, "shared", ""),
-    ("hyperclovax", {"logits_scaling": 0.3}, "shared", ""),
-    ("llama", {"logit_scale": 0.5}, "whole logits", "nats"),  # which it does not do, whatever its configuration says
-    ("stablelm", {}, "apart", "spans"),  # does not hand keyword arguments down to its attention
-    ("bloom", {"n_layer": 2, "n_head": 2}, "apart", "computes its attention by itself"),
-    ("falcon", {"alibi": True}, "apart", "computes its attention by itself"),
-    ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 2}, "apart", "computes its attention by itself"),
-    ("mamba", {"state_size": 8}, "apart", "linear_attention"),
-    ("jamba", {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 8}, "apart",
+     "packed", ""),
+    ("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 1, **HEADS, "sliding_window": 64}, "separate", "sinks"),
+    ("cohere", {"logit_scale": 0.5}, "packed", ""),
+    ("granite", {"logits_scaling": 4.0}, "packed", ""),
+    ("hyperclovax", {"logits_scaling": 0.3}, "packed", ""),
+    ("llama", {"logit_scale": 0.5}, "full_logits", "nats"),  # which it does not do, whatever its configuration says
+    ("stablelm", {}, "separate", "spans"),  # does not hand keyword arguments down to its attention
+    ("bloom", {"n_layer": 2, "n_head": 2}, "separate", "computes its attention by itself"),
+    ("falcon", {"alibi": True}, "separate", "computes its attention by itself"),
+    ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 2}, "separate", "computes its attention by itself"),
+    ("mamba", {"state_size": 8}, "separate", "linear_attention"),
+    ("jamba", {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 8}, "separate",
      "linear_attention"),
 ]  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_a_family_is_scored_exactly_and_aloud_where_slower(
         told = choose_scoring_mode(scorer, SHORT, ENDS)
         found = in_passes(scorer, LONG)
     assert (scorer.way, told is None) == (way, not said)
-    assert told is None or (said in told and (way == "shared" or f"falls back to '{way}'" in told))
+    assert told is None or (said in told and (way == "packed" or f"falls back to '{way}'" in told))
     assert float(widest_difference(found, expected)) < 5e-4
     assert expected.chosen[0] < -20  # nothing here is trivially equal
 
@@ -137,22 +137,22 @@ def test_a_row_in_which_responses_see_each_other_is_found_in_any_precision(
         policy("llama", {"initializer_range": 0.02}, dtype),
         policy("llama", {"initializer_range": 0.02}, dtype),
     )
-    assert choose_scoring_mode(sound, LONG, ENDS) is None and sound.way == "shared"
+    assert choose_scoring_mode(sound, LONG, ENDS) is None and sound.way == "packed"
     monkeypatch.setattr(
         "dpo_train.policy.packing.span", lambda *parts: span(*parts)._replace(main=sum(parts[:3]), rejected=0)
     )
     told = choose_scoring_mode(leaky, LONG, ENDS)
-    assert leaky.way != "shared" and told is not None and told.count("nats") == 1
+    assert leaky.way != "packed" and told is not None and told.count("nats") == 1
 
 
 def test_only_pairs_that_outgrow_the_window_leave_the_shared_row(tmp_path: Path) -> None:
     pairs = open_pairs(tiny.version(tmp_path), "train", Encoder(tiny.tokenizer(), 400, "drop"), tmp_path / "cache")
     every, window = np.arange(len(pairs)), int(np.median(pairs.ends))
     mixed, apart = (policy("mistral", {"sliding_window": window, "max_position_embeddings": 512}) for _ in range(2))
-    apart.way = "apart"
+    apart.way = "separate"
     with torch.no_grad():
         right = textbook(mixed.network, pairs.encoded(every))
-    assert choose_scoring_mode(mixed, SHORT, pairs.ends) is not None and mixed.way == "shared"
+    assert choose_scoring_mode(mixed, SHORT, pairs.ends) is not None and mixed.way == "packed"
     found = reference(mixed, pairs, every, tmp_path, 2000, tiny.ALONE)
     np.testing.assert_allclose(found.chosen, right.chosen.numpy(), atol=5e-4)
     np.testing.assert_allclose(found.rejected, right.rejected.numpy(), atol=5e-4)
@@ -169,9 +169,9 @@ def test_only_pairs_that_outgrow_the_window_leave_the_shared_row(tmp_path: Path)
 
 def test_without_sharing_no_pair_shares_a_row() -> None:
     scorer = policy("llama", {})
-    scorer.way = "apart"
+    scorer.way = "separate"
     assert choose_scoring_mode(scorer, SHORT, ENDS) is None
-    assert scorer.way == "apart"
+    assert scorer.way == "separate"
 
 
 def test_an_adapter_that_fits_no_layer_is_told_the_names_of_those_there_are() -> None:

@@ -83,7 +83,7 @@ def test_the_adapter_opens_with_peft_and_scores_as_the_run_said(place: tuple[Pat
     pairs = open_pairs(version, "test", Encoder(tiny.tokenizer(), 1024, "drop"), version.parent.parent / "cache")
     scorer = Policy(opened.get_base_model(), tiny.tokenizer(), {"model": "tiny"}, torch.device("cpu"))
     with torch.no_grad():
-        again = scorer.score(pairs.encoded(range(len(pairs))), "whole logits")
+        again = scorer.score(pairs.encoded(range(len(pairs))), "full_logits")
     assert again.chosen.mean().item() == pytest.approx(summary.metrics["test"]["logps/chosen"], abs=1e-3)
 
 
