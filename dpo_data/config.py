@@ -22,7 +22,7 @@ class CurationConfig(Settings):
     slices: tuple[str, ...] = ()  # attribute keys that become columns of the ledger and of the pairs
     targets: dict[str, dict[str, PositiveInt]] = Field(default_factory=dict)  # kept pairs wanted: slice, value, pairs
     tokenizer: str | None = "smollm2-135m-instruct"  # of the model to be trained; null: no token counts
-    # null: no embeddings; static:all-minilm-l6-v2: word pieces looked up, for groups in bulk (texts/static_table.py)
+    # null: no embeddings; static:all-minilm-l6-v2: a lookup table, to group prompts in bulk (text/static_embeddings.py)
     embedding_model: str | None = "all-minilm-l6-v2"
     sizes: SizeLimits = SizeLimits()
     agreement: AgreementLimits = AgreementLimits()

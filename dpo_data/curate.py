@@ -106,7 +106,7 @@ def _known(store: Path, config: CurationConfig) -> pl.DataFrame:
     for folder in _folders(store):
         part = pl.read_parquet(folder / features.FILE, glob=False)
         if config.tokenizer is not None:
-            counted = pl.read_parquet(token_counts.measure_batch(folder, config.tokenizer), glob=False)
+            counted = pl.read_parquet(token_counts.batch_file(folder, config.tokenizer), glob=False)
             part = part.join(counted, on="comparison_id", how="left", maintain_order="left")
         if config.embedding_model is not None:
             alike = pl.read_parquet(similarity.batch_file(folder, config.embedding_model), glob=False)

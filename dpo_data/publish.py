@@ -130,7 +130,7 @@ def _write(
     shards.write_pairs(ledger, opened.comparisons(), hidden, config.slices, settings, lone)
     votes = opened.votes().collect()
     collapsed = collapse(votes)  # the slowest of the sums over votes, so it is done once
-    people = annotators(votes, collapsed=collapsed)
+    people = annotators(votes, config.agreement.reliability, collapsed)
     shards.write_table(people, hidden / "annotators.parquet", settings)
     manifest["files"] = [_sealed(path, hidden) for path in sorted(hidden.rglob("*")) if path.is_file()]
     numbers = stats(

@@ -25,7 +25,7 @@ _SETTINGS = {
     "response_too_long": "sizes",
     "preference_cycle": "cycles",
 }
-"""Settings behind reasons whose limits are not all numbers; `limits.of` knows the others."""
+"""Settings behind reasons whose limits are not all numbers; `thresholds.of` lists the others."""
 
 
 def explain(

@@ -45,9 +45,9 @@ def stats(
     """Every number of the audit as plain JSON values.
 
     `ledger` is decided (schema.LEDGER and the slice columns), `votes` have the columns of schema.VOTES, `annotators`
-    is `annotators.annotators(votes)`, `thumbs` what became of lone thumbs (`unpaired.lone`), `limits` is `limits.of`,
-    `targets` are the configuration's, `collapsed` is `agreement.collapse(votes)` where the caller has it already,
-    `benchmark_items` the texts of the items found (`contamination.found_items`).
+    is `annotators.annotators(votes)`, `thumbs` what became of unpaired ratings (`unpaired.lone`), `limits` is
+    `thresholds.of`, `targets` are the configuration's, `collapsed` is `agreement.collapse(votes)` where the caller has
+    it already, `benchmark_items` the texts of the items found (`contamination.found_items`).
     """
     ledger = ledger.sort("comparison_id").with_columns(kept=KEPT)
     by = [name for name in ("source", "language", *slices) if name in ledger.columns]

@@ -82,7 +82,7 @@ def _slices(frame: pl.DataFrame, measure: str, by: Sequence[str]) -> list[tuple[
 
 
 def borderline(ledger: pl.DataFrame, limits: Table) -> Table:
-    """For each limit (rows of `limits.of`) the rows closest to it, on either side, that no other reason drops.
+    """For each limit (rows of `thresholds.of`) the rows closest to it, on either side, that no other reason drops.
 
     Where a reason needs several limits to be broken, only rows that no other one saves are listed.
     """

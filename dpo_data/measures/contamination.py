@@ -34,10 +34,10 @@ class ContaminationLimits(Settings):
     benchmarks: tuple[str, ...] = ()  # files or folders
     words: int = Field(default=8, ge=3)
     min_share: float = Field(default=0.5, gt=0, le=1)
-    # Cosine by all-MiniLM-L6-v2 from which a prompt asks an item in other words; null only measures. Of 20 reworded
-    # questions .85 finds 10, .9 finds 7; of 20 that ask something else about the same thing it takes 7 along, .9 takes
-    # 2. Of 2,132 prompts of five published sets against the 80 Vicuna questions it finds one, which asks the same;
-    # tests/bench/bench_contamination.py prints all of this. No cosine tells reworded from alike: read the list.
+    # Cosine (all-MiniLM-L6-v2) from which a prompt counts as a reworded item; null only measures. At 0.85: 10 of 20
+    # paraphrases found, 7 of 20 questions on the same topic dropped with them; at 0.90: 7 and 2. Of 2,132 prompts of
+    # five published sets it finds one of the 80 Vicuna questions, which asks the same. No cosine separates reworded
+    # questions from similar ones: read the list of what was dropped.
     min_cosine: float | None = Field(default=0.85, ge=0.5, le=1)
 
 

@@ -1,7 +1,7 @@
 """How long prompts and responses are: characters, words, turns, and tokens of the model to be trained.
 
 Characters are code points, words are what white space separates. Tokens need the tokenizer of the model and are
-measured apart, in `tokens.py`; null there means "not measured".
+measured apart, in text/token_counts.py; null there means "not measured".
 """
 
 import polars as pl

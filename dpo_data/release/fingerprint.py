@@ -17,7 +17,7 @@ from dpo_data.text import embeddings, features, semantic_neighbours, token_count
 from dpo_data.votes import agreement
 
 # Raise it when the same decisions would be published as other pairs: they are then another version. What measures and
-# decisions come to is in `methods` and `decisions`. tests/test_versions.py holds a few published pairs under it.
+# decisions come to is in `methods` and `decisions`. tests/data/test_versions.py holds a few published pairs under it.
 RESULTS = "2"
 
 

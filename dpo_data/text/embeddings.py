@@ -1,11 +1,10 @@
-"""Texts to unit vectors by a sentence-transformers model; a text is embedded once, ever.
+"""Embed texts as unit vectors with a sentence-transformers model; each text is embedded only once.
 
-The only place that imports sentence_transformers, and only when a text is not in the cache. Vectors lie under
-`cache/embeddings/<model fingerprint>/` as Parquet shards that are never rewritten, keyed by text hash, written every
-few thousand texts, so a run that is killed loses little. Texts are deduplicated and sorted by length first. The
-surprise: a vector's last bits depend on its batch mates, so whatever compares cosines rounds them (`DIGITS`).
-`static:` before a model's name means a table of word pieces made from it (texts/static_table.py): for grouping prompts
-in bulk. Its cosines are another scale, so limits set for the model do not carry over.
+This is the only module that imports sentence_transformers, and only when a text is not cached. Vectors are in
+`cache/embeddings/<model fingerprint>/` as Parquet shards that are never rewritten, keyed by text hash. Note: the last
+bits of a vector depend on its batch, so cosines are rounded before they are compared (`DIGITS`). A model name that
+starts with `static:` is a lookup table made from the model (text/static_embeddings.py) for grouping prompts in bulk;
+its cosines have another scale, so limits set for the model do not apply to it.
 """
 
 import importlib.util

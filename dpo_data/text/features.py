@@ -20,11 +20,11 @@ from dpo_data.text.token_hashes import Tokens, tokens
 
 FILE = "measures.parquet"
 # Raise the number when anything below, or in the rooms it calls, would measure the same text otherwise: a length, a
-# style count, a hash, a word, the edit ratio. tests/test_text_measures.py says when that was forgotten.
+# style count, a hash, a word, the edit ratio. tests/data/test_features.py fails when that was forgotten.
 METHOD = f"text measures 1, {minhash.METHOD}, {languages.METHOD}"
 NOT_TEXT = "non_text_response"  # the attribute by which a reader says that a response was no JSON string
 
-# One text for a whole prompt; the same separators as identity.prompt_hash.
+# One text for a whole prompt; the same separators as ids.prompt_hash.
 _MESSAGES = pl.col("prompt").list.eval(
     pl.concat_str(pl.element().struct.field("role"), pl.lit("\x1f"), pl.element().struct.field("content"))
 )

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 _BATCH = frozenset(("comparisons", "votes", "thumbs", "rejects"))  # tables that no refresh can make again
 # Numbered folders only: those of appends come and go without the lock of the store.
-_PARTS = "batches/[0-9]*/.*-????????????????-*"  # blocks of a table that is not finished: texts/blocks.py
+_PARTS = "batches/[0-9]*/.*-????????????????-*"  # blocks of a table that is not finished: text/blocks.py
 _LEFT = (
     f"batches/[0-9]*/.*{PARTIAL}",
     f"batches/[0-9]*/.*-????????????????-*/.*{PARTIAL}",

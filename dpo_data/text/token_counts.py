@@ -88,9 +88,14 @@ def fingerprint(tokenizer: str) -> str:
     return sha256("\x1e".join(parts).encode()).hexdigest()[:16]
 
 
+def batch_file(folder: Path, tokenizer: str) -> Path:
+    """The table of token counts of a batch; `measure_batch` writes it."""
+    return folder / f"tokens-{fingerprint(tokenizer)}.parquet"
+
+
 def measure_batch(folder: Path, tokenizer: str, executor: Executor | None = None) -> Path:
     """Write `tokens-<fingerprint>.parquet` (comparison_id and COLUMNS) beside the batch; a batch is counted once."""
-    target = folder / f"tokens-{fingerprint(tokenizer)}.parquet"
+    target = batch_file(folder, tokenizer)
     if blocks.write(target, partial(_count_by_name, tokenizer), _SCHEMA, METHOD, executor):
         _report_refused(target, tokenizer)
     return target

@@ -173,7 +173,7 @@ def measure(ledger: pl.DataFrame, votes: pl.DataFrame, limits: AgreementLimits |
     two votes. `p_equal` is the posterior probability that there is no real difference (null without votes), and
     `confidence` the probability that `preferred` is better plus half of `p_equal`: how often a judge would choose it
     who is never wrong and tosses a coin where there is nothing to choose. It is never below one half, and the soft
-    label that the votes speak for; the other side is better with probability 1 - confidence - neither / 2. Where a
+    label that the votes speak for; the other side is better with probability 1 - confidence - p_equal / 2. Where a
     source has no ties, `p_equal` is 0: it cannot be told from noise there.
     """
     limits = limits or AgreementLimits()

@@ -2,8 +2,8 @@
 
 Accuracy is leave-one-out: every vote is held against what all OTHER votes on its comparison say, corrected for how
 unsure those are, so that a good annotator among noisy ones is not blamed for them. (The others' skills were estimated
-once, with this annotator present.) Judge models stand in the same table. The surprise: anonymous votes of a source are
-one pseudo-annotator, and never flagged, since nobody knows how many people they are.
+once, with this annotator present.) Judge models are in the same table. Note: the anonymous votes of a source are one
+pseudo-annotator, which is never flagged, since the number of people behind it is unknown.
 """
 
 from typing import Any
@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import Field
 
 from dpo_data.intervals import Z95, wilson
-from dpo_data.settings import Settings
 from dpo_data.votes.agreement import KEY, code, collapse
 from dpo_data.votes.annotator_model import ReliabilityLimits
 from dpo_data.votes.dawid_skene import CodedVotes, Reliability, estimate, without_own
@@ -22,20 +20,16 @@ from dpo_data.votes.dawid_skene import CodedVotes, Reliability, estimate, withou
 Floats = NDArray[np.float64]
 
 
-class AnnotatorLimits(Settings):
-    """When an annotator is flagged."""
-
-    confidence_z: float = Field(2.5758, gt=0)
-    """Flags ask for a 99 % interval: a table of hundreds of annotators would accuse dozens at 95 %. Inverted: the whole
-    interval below one half. Random: not above one half, the whole of it below the mean accuracy
-    of the source's votes, and the accuracy itself nearer to one half than to that mean."""
-    min_judged: float = Field(10.0, ge=1)
-    """Effective votes that others' votes can judge: with fewer, a single dissent would name a person. Our choice."""
+FLAG_Z = 2.5758
+"""Flags use 99% intervals: at 95%, a table of hundreds of annotators would flag dozens by chance. Inverted: the whole
+interval is below one half. Random: accuracy is at most one half, the whole interval is below the mean accuracy of the
+source's votes, and accuracy is closer to one half than to that mean."""
+MIN_JUDGED = 10.0
+"""Effective votes that others' votes can judge; with fewer, a single dissent would flag a person. Our choice."""
 
 
 def annotators(
     votes: pl.DataFrame,
-    limits: AnnotatorLimits | None = None,
     reliability: ReliabilityLimits | None = None,
     collapsed: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
@@ -46,13 +40,13 @@ def annotators(
     effective number, votes whose comparison others voted on); position_n, first_share, first_low, first_high: decided
     votes whose order is known and how many chose the side shown first; position_bias: the same as a logit of the model;
     repeats, repeat_consistency: comparisons voted more than once and the share answered alike; flips: decisions that
-    would change or vanish without this annotator (null for anonymous votes). `collapsed` is `collapse(votes)`, where
-    the caller has it already.
+    would change or vanish without this annotator (null for anonymous votes). `reliability` are the settings that the
+    ledger's confidences were estimated with; `collapsed` is `collapse(votes)`, where the caller has it already.
     """
-    limits, reliability = limits or AnnotatorLimits(), reliability or ReliabilityLimits()
+    reliability = reliability or ReliabilityLimits()
     coded, _, people = code(collapse(votes) if collapsed is None else collapsed, reliability)
     found = estimate(coded, reliability)
-    table = people.with_columns(**leave_one_out(coded, found, limits), **_counts(coded)).with_columns(
+    table = people.with_columns(**leave_one_out(coded, found), **_counts(coded)).with_columns(
         pl.Series("skill", found.skills.skill), pl.Series("position_bias", found.skills.bias)
     )
     table = table.join(_position(votes), on=["source", "annotator"], how="left", nulls_equal=True)
@@ -76,7 +70,7 @@ def annotators(
     ).sort("votes", "source", "annotator", descending=[True, False, False])
 
 
-def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits) -> dict[str, pl.Series]:
+def leave_one_out(votes: CodedVotes, found: Reliability) -> dict[str, pl.Series]:
     """Leave-one-out accuracy with its interval, the flag, and the decisions that flip without the annotator.
 
     With c and d the others' posterior of their choice and of the other side, and a coin where neither is better,
@@ -97,13 +91,13 @@ def leave_one_out(votes: CodedVotes, found: Reliability, limits: AnnotatorLimits
         rate, n = total(weight * (votes.direction * rest > 0)) / mass, np.where(mass > 0, mass**2 / square, 0)
         accuracy = _unmixed(rate, square / mass)
         low, high = _interval(rate, n, square / mass, Z95)
-        sure_low, sure_high = _interval(rate, n, square / mass, limits.confidence_z)
+        sure_low, sure_high = _interval(rate, n, square / mass, FLAG_Z)
         earned = np.bincount(votes.group, np.nan_to_num(accuracy) * n) / np.bincount(votes.group, n)
     typical = earned[votes.group]  # NaN where nobody of the source could be judged: nobody is flagged there
     chance = (sure_low <= 0.5) & (sure_high < typical) & (accuracy < (0.5 + typical) / 2)
     flag = np.where(chance, "random", "")
     flag = np.where(sure_high < 0.5, "inverted", flag)
-    flag = np.where(n >= limits.min_judged, flag, "")
+    flag = np.where(n >= MIN_JUDGED, flag, "")
     columns = {"judged": n, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
     return {
         **{name: pl.Series(values) for name, values in columns.items()},

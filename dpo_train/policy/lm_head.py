@@ -40,7 +40,7 @@ class Shaping(NamedTuple):
 
 
 def shaping_of(config: Any) -> Shaping:
-    """As the configuration of a language model says; that it is all, `ways.choose_way` asks of the model's own logits.
+    """Logit scaling and soft-capping as in the model's config; `choose_scoring_mode` verifies the model's own logits.
 
     Cohere multiplies by `logit_scale` and Falcon H1 by `lm_head_multiplier`. Granite divides by `logits_scaling`, by
     which HyperCLOVA X multiplies. Gemma and nanochat cap by `final_logit_softcapping`, RecurrentGemma by

@@ -1,9 +1,9 @@
-"""Which pairs make an optimiser step, how a step is cut into forward passes, and the tensors of one pass.
+"""Packing: cut an optimizer step into forward passes, and build the tensors of one pass.
 
-A step's pairs are drawn without regard to length, so the gradient is unbiased; cutting the step into passes changes
-nothing but speed and memory. All pairs of a pass lie in one row without padding, each as [prefix, rest of chosen, rest
-of rejected]: the prefix is the prompt and whatever both responses open with, computed once (attention.py keeps them
-apart). The surprise: the last token of a response is never an input, since nothing is predicted from it.
+The cut changes only speed and memory. All pairs of a pass are in one row without padding, each as [prefix, rest of
+chosen, rest of rejected]; the prefix is the prompt and the shared opening of both responses, computed once, and
+packed_attention.py masks the two branches from each other. Note: the last token of a response is never an input, since
+nothing is predicted from it.
 """
 
 from __future__ import annotations

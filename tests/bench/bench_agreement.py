@@ -25,7 +25,7 @@ from dpo_data.measures import cycles, length_bias, style_bias
 from dpo_data.schema import VOTES
 from dpo_data.votes import agreement, agreement_coefficients
 from dpo_data.votes.annotator_model import ReliabilityLimits
-from dpo_data.votes.annotators import AnnotatorLimits, annotators, leave_one_out
+from dpo_data.votes.annotators import annotators, leave_one_out
 from dpo_data.votes.dawid_skene import CodedVotes, estimate
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -72,7 +72,7 @@ def codes(votes: int) -> dict[str, object]:
     begin = time.perf_counter()
     found = estimate(coded)
     estimated = time.perf_counter()
-    table = leave_one_out(coded, found, AnnotatorLimits())
+    table = leave_one_out(coded, found)
     judged = time.perf_counter()
     counts = np.bincount(
         coded.item * np.int64(3) + 1 - coded.direction.astype(np.int64), minlength=3 * coded.items

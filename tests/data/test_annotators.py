@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from helpers.planted_version import config, ledger_of, many, plant_store
 from helpers.published_votes import tables
 from helpers.vote_tables import swapped, votes
 
 from dpo_data.intervals import wilson
+from dpo_data.publish import publish_version
 from dpo_data.votes import agreement as ag
 from dpo_data.votes.annotator_model import ReliabilityLimits
 from dpo_data.votes.annotators import annotators
@@ -212,3 +214,16 @@ def test_a_single_dissenting_vote_accuses_nobody() -> None:
     table = annotators(votes([*rows, ("c0", "guest", "b")]))
     flags = dict(table.select("annotator", "flag").iter_rows())
     assert flags["guest"] is None
+
+
+def test_the_published_table_is_estimated_with_the_settings_of_the_recipe(tmp_path: Path) -> None:
+    """The confidences and the annotator table of a version come from one model."""
+    rows = many(40)
+    store = plant_store(tmp_path, rows)
+    firm = ag.AgreementLimits(reliability=ReliabilityLimits(prior_votes=500.0))
+    versions = [
+        publish_version(store, ledger_of(rows), config(agreement=limits)) for limits in (ag.AgreementLimits(), firm)
+    ]
+    own, shared = (pl.read_parquet(version.path / "annotators.parquet")["skill"] for version in versions)
+    # a strong prior draws every skill towards that of the group
+    assert own.is_not_null().all() and (own - shared).abs().max() > 0.005
