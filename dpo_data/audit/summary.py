@@ -25,9 +25,9 @@ def answers(stats: Stats, changes: dict[str, Any] | None) -> list[Answer]:
     """The six answers, in the order in which they are asked."""
     return [
         Answer("Can I trust these pairs?", _trust(stats), "agreement"),
-        Answer("What was thrown away, and was that right?", _dropped(stats), "dropped"),
+        Answer("What was dropped, and was that right?", _dropped(stats), "dropped"),
         Answer("Which annotators mislead?", _annotators(stats), "annotators"),
-        Answer("Does length still buy preference?", _length(stats), "length"),
+        Answer("Is the longer response still preferred?", _length(stats), "length"),
         Answer("What changed since the last version?", changed(changes), "changed"),
         Answer("Which rows should I look at?", _rows(stats), "now"),
     ]
@@ -38,8 +38,8 @@ def _trust(stats: Stats) -> str:
     if not trust["kept"]:
         return "No pair is kept."
     votes = (
-        f"{number(trust['several_annotators'])} of {number(trust['kept'])} kept pairs rest on several annotators, "
-        f"{number(trust['one_vote'])} on a single vote."
+        f"{number(trust['several_annotators'])} of {number(trust['kept'])} kept pairs have several annotators, "
+        f"{number(trust['one_vote'])} a single vote."
     )
     if trust["vote_pairs"]:
         pairs = counted(trust["vote_pairs"], "pair")
@@ -47,10 +47,11 @@ def _trust(stats: Stats) -> str:
     if trust["expected_share"] is None:
         return f"{votes} How probable each choice is was not measured."
     return (
-        f"{votes} By the votes and what is known of who cast them, about {number(round(trust['expected_wrong']))} of "
-        f"{number(trust['measured'])} ({percent(trust['expected_share'])}) are expected to stand the wrong way round; "
-        f"of about {number(round(trust['expected_equal']))} ({percent(trust['expected_equal_share'])}) neither "
-        "response is better, as far as sources with ties can tell. Read a random sample to check (dpo review)."
+        f"{votes} By the votes and the estimated reliability of the annotators, about "
+        f"{number(round(trust['expected_wrong']))} of {number(trust['measured'])} ({percent(trust['expected_share'])}) "
+        f"are probably mislabelled and about {number(round(trust['expected_equal']))} "
+        f"({percent(trust['expected_equal_share'])}) are true ties, measurable only in sources with tie votes. Check a "
+        "random sample by hand: dpo review."
     )
 
 
@@ -62,8 +63,8 @@ def _dropped(stats: Stats) -> str:
     share = percent(counts["dropped"] / counts["comparisons"], 0)
     return (
         f"{number(counts['dropped'])} of {number(counts['comparisons'])} comparisons ({share}), most because {top}; a "
-        "comparison may have several reasons. Whether that was right only a reader can say: dpo review "
-        "draws a random sample of each reason and states the false drops with their interval."
+        "comparison may have several reasons. To check them by hand, dpo review draws a random sample per reason and "
+        "reports the share of false drops with its interval."
     )
 
 
@@ -107,7 +108,7 @@ def changed(changes: dict[str, Any] | None) -> str:
 def _rows(stats: Stats) -> str:
     found = wording.tasks(stats)
     if not found:
-        return "None that shout. A random sample is still worth reading (dpo review)."
+        return "No urgent items. Consider reviewing a random sample: dpo review."
     first = found[0].sentence
     more = f" {number(len(found) - 1)} more below." if len(found) > 1 else ""
     return f"{first}{more}"

@@ -37,7 +37,7 @@ REASONS = {
     "over_prompt_cap": "its prompt has enough comparisons",
     "contaminated": "it holds an item of a benchmark",
     "contaminated_in_other_words": "the prompt asks a benchmark item in other words",
-    "length_rebalanced": "left out so that length buys no preference",
+    "length_rebalanced": "dropped to balance response length",
 }
 
 
@@ -96,12 +96,13 @@ def bias(row: dict[str, Any]) -> str:
 
 
 def verdict(after: dict[str, Any]) -> str:
-    """Whether length still buys preference, as far as the interval tells."""
+    """Whether longer or shorter responses are still preferred, by the interval."""
     if after.get("p_low") is None:
-        return "too few to say whether length still buys preference"
+        return "too few to judge length bias"
     if after["p_low"] <= 0.5 <= after["p_high"]:
-        return "so length no longer buys preference as far as this many rows can show"
-    return "so length still buys preference"
+        return "so no length bias is detectable in this many rows"
+    side = "longer" if after["p_low"] > 0.5 else "shorter"
+    return f"so the chosen response is still more often the {side} one"
 
 
 def tasks(stats: Stats) -> list[Task]:

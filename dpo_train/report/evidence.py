@@ -73,28 +73,28 @@ def _described(row: dict[str, Any], tested: int) -> Finding:
 def _pushed(own: Mapping[str, Any]) -> Finding:
     down = own["direction"] == "down"
     claim = "pushed the margins of others down" if down else "pushed the margins of others less than other slices did"
-    told = "the interval says down" if down else "whether down or up, the interval does not tell"
+    told = "the interval is below 0" if down else "direction unclear, the interval includes 0"
     return Finding("own", f"Its training pairs {claim}", f"{_outside(own)}: {told}. {_beyond_size(own)}.")
 
 
 def _perhaps_pushed(own: Mapping[str, Any]) -> Finding:
     if own["direction"] == "down":
-        told = "the interval says down, but not that other slices, for their size, did otherwise"
+        told = "the interval is below 0, but not clearly different from other slices per training pair"
     else:
-        told = "whether down or up, the interval does not tell"
+        told = "direction unclear, the interval includes 0"
     return Finding("weak", "", f"{_outside(own)}: {told}.")
 
 
 def _outside(own: Mapping[str, Any]) -> str:
     return (
-        "By this run's account its training pairs pushed the margins of held-out pairs outside it by "
-        f"{interval(dict(own), 'pushed')} a pair ({own['pairs']} of {own['of']} pairs looked at)"
+        "By attribution, its training pairs moved the margins of held-out pairs outside it by "
+        f"{interval(dict(own), 'pushed')} per pair ({own['pairs']} of {own['of']} pairs sampled)"
     )
 
 
 def _beyond_size(own: Mapping[str, Any]) -> str:
     by_chance = chance(own["p_adjusted"])
-    return f"That other slices pushed those pairs more for their size is told ({by_chance}, adjusted for all slices)"
+    return f"Other slices contributed significantly more per training pair ({by_chance}, adjusted for all slices)"
 
 
 def _less_likely(row: dict[str, Any], tested: int) -> Finding:
@@ -122,7 +122,7 @@ def told(account: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _in_words(one: Mapping[str, Any]) -> str:
-    words = f"pushed them {one['direction']}" if one["direction"] else "up or down: not told, the interval covers 0"
+    words = f"pushed them {one['direction']}" if one["direction"] else "direction unclear (95% interval includes 0)"
     if differs(one):
         words += f"; {'less' if one['excess'] < 0 else 'more'} than the other slices for its size"
     return words

@@ -20,7 +20,7 @@ LEVELS = {
     "accounted": "Evidence: accounted for by its own gradients in this run, which pushed other held-out pairs down "
     "(the interval says so); not confirmed by a retraining.",
     "pushed less": "Evidence: accounted for in part. Its own gradients pushed other held-out pairs less than those of "
-    "other slices did for their size; whether they pushed them down is not told (the interval covers 0). Not confirmed "
+    "other slices did for their size; whether they moved them down is unclear (the interval includes 0). Not confirmed "
     "by a retraining.",
     "one seed": "Evidence: retrained once without it; how much a seed alone changes was not measured.",
     "confirmed": "Evidence: confirmed, a retraining without it changed the margins.",

@@ -22,7 +22,7 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
         f"format    {found['format']}",
         f"records   {found['records']}, {found['rejected']} of them would be rejected",
         f"gives     {found['votes']} votes ({found['ties']} ties) by {found['annotators']} named annotators, "
-        f"{found['thumbs']} lone thumbs",
+        f"{found['thumbs']} unpaired ratings",
     ]
     for row in found["rows"]:
         lines += ["", *(f"  {name:<12} {_short(value)}" for name, value in row.items() if value not in (None, {}, []))]
@@ -54,7 +54,7 @@ def refresh_lines(summary: dict[str, Any]) -> list[str]:
     measured = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary["measured"].items())
     lines += [f"measured  {measured}"] if measured else []
     lines += ["", *stats_lines(summary["stats"]), ""]
-    state = "published" if summary["created"] else "unchanged, nothing new to publish"
+    state = "published" if summary["created"] else "up to date"
     if summary["became_current"] and not summary["created"]:
         state = "complete already, now current"
     return [*lines, f"version   {summary['version']} ({state})", f"audit     {summary['audit']}"]
@@ -86,7 +86,7 @@ def _thumb_lines(thumbs: Mapping[str, int], kept: int) -> list[str]:
     if not thumbs.get("used"):
         return []
     how = "" if kept else "; no pair is kept, so train with a loss of single responses (training.loss.loss_type: kto)"
-    return [f"unpaired  {thumbs['used']} of {thumbs['responses']} responses with a thumb of their own{how}"]
+    return [f"unpaired  {thumbs['used']} of {thumbs['responses']} responses with an unpaired rating{how}"]
 
 
 def target_lines(targets: Sequence[dict[str, Any]]) -> list[str]:
@@ -116,26 +116,32 @@ def _bias(row: dict[str, Any]) -> str:
 def train_lines(summary: dict[str, Any]) -> list[str]:
     """How the run ended, its margins by slice, what to worry about, and where its report lies."""
     result = summary["result"]
-    state = "trained" if summary["created"] else "unchanged, skipped: the run was there already"
+    state = "trained" if summary["created"] else "already complete"
     lines = [
         f"run       {summary['run']} on version {summary['version']} ({state})",
         f"stopped   after {result['steps']} of {result['planned_steps']} steps: {result['stop_reason']}",
-        f"kept      the weights of step {result['best_step']}, the earliest as good as the lowest held-out log-loss",
+        f"weights   of step {result['best_step']}, {_chosen(result)}",
     ]
     if "step_seconds" in result["speed"]:
         lines.append(speed_line(result["speed"]))
     lines += ["", *report_lines(Path(summary["path"]))]
     lines += [f"alarm     {alarm}" for alarm in result["alarms"]]
     weights = summary.get("merged") or f"{summary['path']}/{result['output']}"
-    return [*lines, "", f"weights   {weights}", f"report    {summary['report']}"]
+    return [*lines, "", f"output    {weights}", f"report    {summary['report']}"]
+
+
+def _chosen(result: Mapping[str, Any]) -> str:
+    if result["best_step"] == result["steps"]:
+        return "the last one"
+    return "the earliest checkpoint within 1 SE of the best validation log-loss"
 
 
 def speed_line(speed: Mapping[str, float]) -> str:
-    """How fast the optimiser steps went, and how much of that was needed."""
+    """Throughput of the optimizer steps, and executed FLOPs relative to the minimum."""
     return (
-        f"speed     {speed['pairs_per_second']:.2f} pairs/s, {speed['tokens_per_second']:.0f} tokens/s, work "
-        f"{speed['work_ratio']:.2f} times the least, {speed['share_of_matmul_peak']:.0%} of the matmul rate measured "
-        f"here, peak memory {speed['peak_memory_gb']:.2f} GB"
+        f"speed     {speed['pairs_per_second']:.2f} pairs/s, {speed['tokens_per_second']:.0f} tokens/s, "
+        f"{speed['work_ratio']:.2f}× minimum FLOPs, {speed['share_of_matmul_peak']:.0%} of measured matmul peak, "
+        f"{speed['peak_memory_gb']:.2f} GB peak memory"
     )
 
 

@@ -55,10 +55,10 @@ def lines(text: str) -> list[str]:
 def test_the_first_screen_answers_the_six_questions_with_counts(version: versions.Version) -> None:
     found = {entry.question: entry.answer for entry in answers(version.stats, None)}
     assert len(found) == 6
-    assert "40 of 40 kept pairs rest on several annotators, 0 on a single vote" in found["Can I trust these pairs?"]
+    assert "40 of 40 kept pairs have several annotators, 0 a single vote" in found["Can I trust these pairs?"]
     # Three votes to none: (3 + 1) / (3 + 2) sure, so a fifth of forty is expected to be wrong.
     assert "about 8 of 40 (20.0 %)" in found["Can I trust these pairs?"]
-    assert found["What was thrown away, and was that right?"].startswith("6 of 46 comparisons (13 %)")
+    assert found["What was dropped, and was that right?"].startswith("6 of 46 comparisons (13 %)")
     assert found["What changed since the last version?"] == "This is the first version of its store."
     assert "1 comparison with as many votes" in "".join(task.sentence for task in wording.tasks(version.stats))
 

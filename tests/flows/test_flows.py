@@ -68,7 +68,7 @@ def test_a_refresh_with_nothing_new_publishes_nothing_and_says_so(refreshed: tup
     assert not again["created"]
     assert again["version"] == first["version"]
     assert [source["batch"] for source in again["ingested"]] == [None, None, None]
-    assert "nothing new to publish" in "\n".join(refresh_lines(dict(again)))
+    assert "(up to date)" in "\n".join(refresh_lines(dict(again)))
 
 
 def test_a_refresh_runs_under_prefect_without_a_server_and_leaves_tables_of_counts(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_version_that_a_killed_refresh_wrote_is_announced_by_the_rerun(
     assert (again["created"], again["became_current"]) == (False, True)
     assert sent == [{"version": first["version"]}]
     shown = "\n".join(refresh_lines(again))
-    assert "now current" in shown and "nothing new to publish" not in shown
+    assert "now current" in shown and "(up to date)" not in shown
     assert refresh(recipe, store, prefect_step)["became_current"] is False
     assert len(sent) == 1
 

@@ -35,14 +35,14 @@ def test_a_push_whose_interval_lies_below_zero_is_called_down(rows: list[dict[st
     said = headline(rows, account(-0.9, -0.1, p=0.03))
     assert said["fix"] == "Fix first: desk = night. Its training pairs pushed the margins of others down."
     assert "the interval says so" in said["sure"] and said["suspect"]["level"] == "accounted"
-    assert "−0.50 (95 % −0.90 to −0.10) a pair (9 of 40 pairs looked at): the interval says down." in said["points"][0]
+    assert "−0.50 (95 % −0.90 to −0.10) per pair (9 of 40 pairs sampled): the interval is below 0." in said["points"][0]
 
 
 def test_a_push_whose_interval_covers_zero_is_only_called_less_than_others(rows: list[dict[str, Any]]) -> None:
     said = headline(rows, account(-1.5, 0.3, p=0.03))
     assert said["fix"].endswith("pushed the margins of others less than other slices did.")
-    assert "is not told (the interval covers 0)" in said["sure"] and said["suspect"]["level"] == "pushed less"
-    assert "down" not in said["fix"] and "the interval does not tell" in said["points"][0]
+    assert "is unclear (the interval includes 0)" in said["sure"] and said["suspect"]["level"] == "pushed less"
+    assert "down" not in said["fix"] and "the interval includes 0" in said["points"][0]
     assert said["next"] == "--confirm desk=night"
 
 
@@ -53,7 +53,7 @@ def test_a_push_that_is_neither_below_zero_nor_below_others_is_no_evidence(rows:
 def test_every_training_slice_is_told_in_words() -> None:
     words = {one["name"]: one["words"] for one in told(account(-1.5, 0.3, p=0.03))}
     assert words == {
-        "night": "up or down: not told, the interval covers 0; less than the other slices for its size",
+        "night": "direction unclear (95% interval includes 0); less than the other slices for its size",
         "day": "pushed them up",
     }
     assert told(account(-0.9, -0.1, p=0.4))[0]["words"] == "pushed them down"
