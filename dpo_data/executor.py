@@ -1,8 +1,8 @@
 """Where the work on text runs: here, in processes of this machine, or on a Ray cluster; with the same bytes as result.
 
 Work is a plain function of one job, and whatever is large goes through files that every worker can reach, so the same
-functions run on all three. Results come in the order of the jobs, and only a few jobs are out at a time. The
-surprise: a killed worker ends a run of `processes` with a `DataError` (run again: finished files are not made twice),
+functions run on all three. Results come in the order of the jobs, and only a few jobs are out at a time.
+A killed worker ends a run of `processes` with a `DataError` (run again: finished files are not made twice),
 while Ray runs the job again elsewhere.
 """
 

@@ -167,7 +167,7 @@ UNPAIRED = pl.Schema(
 
 
 class DataError(ValueError):
-    """Something a person can mend: what was found, what was expected, where, and what to do."""
+    """User-fixable error. The message states what was found, what was expected, where, and how to fix it."""
 
 
 def check(frame: pl.DataFrame, schema: pl.Schema, where: str) -> pl.DataFrame:

@@ -20,7 +20,7 @@ TEMPLATE_DATE = date(2024, 7, 26)  # what Llama 3.2's template writes where it h
 
 
 class TrainError(ValueError):
-    """Something a person can mend: what was found, what was expected, where, and what to do."""
+    """User-fixable error. The message states what was found, what was expected, where, and how to fix it."""
 
 
 class AttributionSettings(BaseModel):

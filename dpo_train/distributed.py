@@ -1,6 +1,6 @@
 """What the processes of one run do together: share rows out, gather what each found, add their gradients up.
 
-All of them call these functions, in the same order. The surprise: gradients of sharded weights are added up where they
+All of them call these functions, in the same order. Gradients of sharded weights are added up where they
 arise, in the backward pass, so nothing is left to share for them; and their norm is known in parts, one a process.
 """
 

@@ -2,7 +2,7 @@
 
 Margins rise more slowly as the learning rate decays, so the rule looks at movement per unit of learning rate spent,
 over windows of three evaluations, paired within each pair and clustered by prompt. It saves time; it does not judge
-quality. The surprise: rising margins are no reason to go on, since log-loss can turn while they still grow.
+quality. Rising margins are no reason to go on, since log-loss can turn while they still grow.
 """
 
 from __future__ import annotations

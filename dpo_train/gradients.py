@@ -1,7 +1,7 @@
 """The gradient of one optimiser step: exactly Σ wᵢ ∇lᵢ / n over the step's n pairs, however they are cut up.
 
 Micro-batches and processes only add; nothing is averaged twice, so uneven windows are exact. Gradients of the
-processes are summed here and not by a wrapper around the model. The surprise: a loss over the whole window (`aot`)
+processes are summed here and not by a wrapper around the model. A loss over the whole window (`aot`)
 first scores the window without gradient, takes the derivative by each log-probability, and then pulls those back.
 """
 

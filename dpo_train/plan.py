@@ -2,7 +2,7 @@
 
 Tokens and steps are counted exactly, from the encoded pairs. Time comes from the machine's matmul rate, measured for a
 second on the model's own shapes, and the floating-point work of a step; memory from weights, moments and the largest
-forward pass. The surprise: nothing is trained or scored, but the model is loaded, since its shape is the estimate.
+forward pass. Nothing is trained or scored, but the model is loaded, since its shape is the estimate.
 """
 
 from __future__ import annotations

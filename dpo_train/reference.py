@@ -2,7 +2,7 @@
 
 A cached value belongs to (weights, precision, way of scoring, token ids) and to nothing else: the tokens already tell
 tokenizer, template and truncation apart, so β and learning-rate sweeps, resumed runs and later versions of the data
-all find it. Computed by the same `Policy.score` as the policy's own. The surprise: one probe batch is scored live
+all find it. Computed by the same `Policy.score` as the policy's own. One probe batch is scored live
 before the first step of every run, which catches a wrong checkpoint, dropout, adapter or precision in one line.
 """
 

@@ -1,7 +1,7 @@
 """What every scoring of a run shares, and the rows that are scored with all that is known of them beforehand.
 
 Two losses measure gains and losses from a point that no single row tells: KTO from an estimate of the policy's drift,
-BCO from the mean reward so far. `neutral_point` finds it for any set of rows, over all processes. The surprise: the
+BCO from the mean reward so far. `neutral_point` finds it for any set of rows, over all processes. The
 running mean is that of the steps before, so that a step needs no pass of its own for it and any cut gives the same.
 """
 

@@ -116,7 +116,7 @@ def cache_of(version: Path, run: Path) -> Path:
 
 
 def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> TrainingRun:
-    """Open, check and remember; raises `TrainError` for what a person can mend."""
+    """Open, check and remember; raises `TrainError` for user-fixable problems."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 

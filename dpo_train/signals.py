@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM end a run after the step it is in, with a checkpoint: a scheduler's warning costs no work.
 
-A second signal stops at once, and then, as after kill -9, the steps since the last checkpoint are lost. The surprise:
-where several processes train, each may hear of the signal in another step, so they ask each other after every step.
+A second signal stops at once, and then, as after kill -9, the steps since the last checkpoint are lost.
+Where several processes train, each may hear of the signal in another step, so they ask each other after every step.
 Python hears signals in the main thread only; a run in any other thread stops as it always would.
 """
 

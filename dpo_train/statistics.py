@@ -2,7 +2,7 @@
 
 Pairs of one prompt resemble each other, so every interval here is clustered: residuals are summed by
 prompt before they are squared (CR1, G/(G-1), Student's t with G-1 degrees of freedom; Miller,
-arXiv 2411.00640). The surprise: Student's t is written out below, since a training box has numpy but no scipy.
+arXiv 2411.00640). Student's t is written out below, since a training box has numpy but no scipy.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def train(
 ) -> RunSummary:
     """Train on a published version and write the run folder; `resume` goes on from the newest checkpoint, if any.
 
-    Raises `TrainError` for what a person can mend, and `Interrupted`, with a checkpoint written, where Ctrl-C or
+    Raises `TrainError` for user-fixable problems, and `Interrupted`, with a checkpoint written, where Ctrl-C or
     SIGTERM asked it to stop. `observe`, where no account is kept, is called wherever the gradient of pairs was just
     added.
     """

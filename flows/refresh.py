@@ -77,7 +77,7 @@ def refresh(recipe: Recipe, store: Path, step: Step = plain) -> RefreshSummary:
 def reviews(recipe: Recipe, store: Path) -> list[Source]:
     """The store's own reviews as a source, where there are any and the recipe does not name one `reviews` itself.
 
-    A reviewer's file grows and is read again as a whole; an annotator has one vote a comparison, so none counts twice.
+    A reviewer's file grows and is read again whole; an annotator has one vote per comparison, so none counts twice.
     """
     if not verdicts.files(store) or any(source.name == REVIEWS for source in recipe.sources):
         return []

@@ -36,7 +36,7 @@ def of(version: str, stats: Stats) -> list[Table]:
 
 
 def kept(stats: Stats) -> Rows:
-    """One row a source."""
+    """One row per source."""
     return _chosen(stats["sources"], "source", "comparisons", "kept", "votes")
 
 

@@ -1,7 +1,7 @@
 """What changed between two versions, row by row and with the reason why; and what would change under other limits.
 
 Both compare two decided ledgers, so both read numbers and reasons only, never text. The four changes: a comparison
-entered the kept rows, left them, was flipped (the other response is preferred now) or re-split. The surprise: one
+entered the kept rows, left them, was flipped (the other response is preferred now) or re-split. One
 comparison can change twice (flipped and re-split), and then has two rows.
 """
 

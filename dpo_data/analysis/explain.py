@@ -1,6 +1,6 @@
 """The whole story of one comparison: its votes, its measures against their limits, every reason, its twins, its past.
 
-`explain` gathers it as plain values, `render` prints it for a terminal. The surprise: a comparison is found by id, by
+`explain` gathers it as plain values, `render` prints it for a terminal. A comparison is found by id, by
 the start of an id, or by any piece of its text; text is looked for in the batches, so that what was dropped, or came
 after the version, is found too.
 """

@@ -2,7 +2,7 @@
 
 Argilla and Label Studio files are read back by `formats`: prompt and responses travel untouched, so a verdict given
 there becomes a vote on the same comparison. Sides a and b are the store's own, named by hash, so the order betrays
-nothing to who judges. The surprise: csv is for eyes and spreadsheets; a cell that a spreadsheet would run as a formula
+nothing to who judges. CSV is for eyes and spreadsheets; a cell that a spreadsheet would run as a formula
 gets an apostrophe in front, so it must not be read back as text.
 """
 

@@ -1,8 +1,8 @@
 """What a store holds, and what of it may go: old versions that nothing names, and caches of models no version names.
 
 A version stays while it is current, among the newest that are to be kept, or named by a run (`runs/*/config.json`) or
-by whoever asks (a scheduled training). Batches are never touched: every version can be made again from them. The
-surprise: a version's folder does not say when it was published, since the same content has the same bytes; the time is
+by whoever asks (a scheduled training). Batches are never touched: every version can be made again from them.
+A version's folder does not say when it was published, since the same content has the same bytes; the time is
 that of its manifest's file, and a copied store needs `cp -a`.
 """
 

@@ -1,9 +1,9 @@
-"""stats.json: every number the audit shows, computed once, from the decided ledger and the votes.
+"""Compute stats.json: every number of the audit, once, from the decided ledger and the votes.
 
-The audit, the dataset card and the command line read these numbers and compute nothing. A share always stands
-beside its n; a share that was sampled has a 95 % interval. Lists of `examples` are comparison ids, whose text is in
-`examples.parquet` of the version. The surprise: reasons overlap, so their rows add up to more than was dropped;
-`sole_rows` (no other reason) and `kept_without` say what a rule alone costs.
+The audit, the dataset card and the command line read these numbers and compute nothing. A share is always shown with
+its n; a sampled share has a 95% interval. Lists of `examples` are comparison ids; their text is in `examples.parquet`
+of the version. Reasons overlap, so their rows sum to more than the dropped rows; `sole_rows` (no other reason) and
+`kept_without` give the effect of one rule alone.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Slices against their targets: how many pairs each should have, how many are kept, and what stands in the way.
 
-Targets are wishes, not rules: nothing is dropped or kept for them. The surprise: a value that a target names and that
+Targets are wishes, not rules: nothing is dropped or kept for them. A value that a target names and that
 no comparison has is a row too, with nothing kept.
 """
 

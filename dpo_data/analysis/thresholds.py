@@ -1,7 +1,7 @@
 """The numeric limits of a configuration as a table: which measure, which bound, which side keep_if, which reason.
 
 For showing only: the audit and `explain` put a row's value beside its limit, and the decision itself is made by the
-rules of each room. The surprise: a reason may need several limits to be broken at once (too similar: by cosine, by edit
+rules of each room. A reason may need several limits to be broken at once (too similar: by cosine, by edit
 ratio, and not settled by the votes); each then names the others under `unless`, since any of them saves the row. A
 slice may have limits of its own: `where` says which rows a limit is for.
 """

@@ -1,6 +1,6 @@
 """What each limit costs: the yield curve of a measure, and the rows on either side of its limit.
 
-A limit is judged by what it alone drops, so both look only at rows that no other reason drops. The surprise: a
+A limit is judged by what it alone drops, so both look only at rows that no other reason drops. A
 row without a value always stays, hence curves that never reach zero.
 """
 

@@ -1,7 +1,7 @@
-"""The audit's pictures: Altair specifications, drawn to SVG once, so that the page runs no script at all.
+"""The audit's charts: Altair specifications, rendered to SVG once, so the page runs no script.
 
-Colours are Okabe and Ito's and a grey, told apart by colour-blind readers and with a contrast of 3 : 1 or more to
-white (WCAG 1.4.11); every picture stands beside a table with the same numbers, and its description says what it shows.
+Colours are Okabe and Ito's palette and a grey, distinguishable by colour-blind readers and with a contrast of at least
+3:1 to white (WCAG 1.4.11). Each chart is next to a table of the same numbers and has a text description.
 """
 
 from base64 import b64encode

@@ -1,6 +1,6 @@
 """Two texts cut into pieces, those that differ marked, for side by side reading.
 
-Words keep their white space, so the pieces of a side join to its text again, character by character. The surprise: what
+Words keep their white space, so the pieces of a side join to its text again, character by character. What
 both sides begin and end with is set aside first, so long answers that share most of their text are compared as well.
 """
 

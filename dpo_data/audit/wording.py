@@ -128,7 +128,9 @@ def tasks(stats: Stats) -> list[Task]:
     found += [_target(row) for row in stats["targets"] if row["short"]]
     unread = stats["counts"]["rejected_records"]
     if unread:
-        found.append(Task(f"{counted(unread, 'raw record')} unreadable: mend at the source.", 'dpo sql "from rejects"'))
+        found.append(
+            Task(f"{counted(unread, 'raw record')} unreadable: fix them at the source.", 'dpo sql "from rejects"')
+        )
     return found
 
 

@@ -2,9 +2,9 @@
 
 Two models answer one conversation. The prompt is what both share, by turn; where the models answered an
 earlier turn differently, the responses are the differing rests (attribute `diverges`). "Both bad" is a tie
-with the attribute both_bad. Surprises: MT-bench's `turn` cuts the conversation after the judged turn; 55k
-stores JSON lists inside text cells, with null turns; in 140k the models change per vote, so that the context
-stands in full_conversation only.
+with the attribute both_bad. Notes: MT-bench's `turn` cuts the conversation after the judged turn; 55k
+stores JSON lists inside text cells, with null turns; in 140k the models change per vote, so the context
+is in full_conversation only.
 """
 
 import re

@@ -59,7 +59,7 @@ def _group(group: list[Row]) -> Iterator[Item]:
             yield reject(row, problem)
     if len(read) == 1:
         row = read[0][0]
-        yield Reject("No second rated response to this prompt stands beside it.", row.text, (row.number,))
+        yield Reject("Found one rated response to this prompt, expected at least two.", row.text, (row.number,))
     width = HIGHEST * sum(map(abs, WEIGHTS.values()))
     for second in range(1, len(read)):
         for first in range(second):

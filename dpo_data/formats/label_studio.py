@@ -1,7 +1,7 @@
 """Label Studio exports (full JSON): tasks with `data` and `annotations`, each with `result` regions.
 
 Pairwise (left/right, which knows no tie), choices, ratings of each response, and rankers are read. Cancelled
-annotations are not votes. `completed_by` is a number or an object. The surprise: results name TAGS of the
+annotations are not votes. `completed_by` is a number or an object. Results name TAGS of the
 labelling page, not data keys, so the two responses are found by name where they agree, else in key order.
 The JSON-MIN export keeps one answer a task and loses the other votes: export as JSON.
 """

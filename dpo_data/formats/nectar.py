@@ -1,6 +1,6 @@
 """Nectar: one prompt and up to seven `answers` with a `rank`, 1 the best: every pair is a vote.
 
-The prompt is a transcript that ends with an open "Assistant:". The surprise: answers may themselves contain
+The prompt is a transcript that ends with an open "Assistant:". Answers may themselves contain
 "Human:", so an answer is never split into turns.
 """
 

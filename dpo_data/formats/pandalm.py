@@ -1,7 +1,7 @@
 """PandaLM: `instruction`, `input`, `response1`, `response2`, and `annotator1`, `annotator2`, … (0 tie, 1, 2).
 
 The prompt is the instruction, with the input below it. The training set has one `evaluation_result`
-("1", "2", "Tie") instead of annotators. The surprise: six responses of the published test set are
+("1", "2", "Tie") instead of annotators. Six responses of the published test set are
 the JSON value true, not text. They stay, as JSON writes them ("true"), and the comparison says so in
 the attribute non_text_response, so that a rule can drop it; nothing is dropped here.
 """

@@ -1,7 +1,7 @@
 """PRISM: people rate several models' answers (1 to 100) turn by turn; from utterances.jsonl or conversations.jsonl.
 
 Every pair of rated answers within a turn is a vote by that person; the higher score wins. The context of a
-later turn is what was asked before and the answers that were chosen. The surprise: `if_chosen` (which answer the
+later turn is what was asked before and the answers that were chosen. `if_chosen` (which answer the
 conversation went on with) need not be the highest score, so it stays an attribute of its response.
 """
 

@@ -1,8 +1,8 @@
 """TRL preference sets: `chosen` and `rejected` with `prompt`, or with the prompt inside both (implicit).
 
 Plain texts or conversations ({role, content} lists, with tools, tool calls and thinking). Where a
-conversation repeats the prompt inside `chosen` and `rejected`, the repetition is taken off. The
-surprise is the implicit prompt of plain texts: TRL takes the common prefix by character and moves a
+conversation repeats the prompt inside `chosen` and `rejected`, the repetition is taken off. Note
+on implicit prompts of plain texts: TRL takes the common prefix by character and moves a
 shared answer opening into the prompt; here it is cut back to a turn, else a line, else a word.
 """
 

@@ -1,6 +1,6 @@
 """WebGPT comparisons: two answers, each with the quotes it was written from, and scores in -1..1 that sum to 0.
 
-An answer wins when its score is positive; 0 is a tie. The surprise: the two answers had different
+An answer wins when its score is positive; 0 is a tie. The two answers had different
 quotes in view, so the comparison is of answer and search together; the shared prompt is the question.
 """
 

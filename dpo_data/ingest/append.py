@@ -155,7 +155,7 @@ def _jobs(
     options: tuple[str, str | None, Mapping[str, Any] | None, str | None],
     spans: Mapping[Path, Piece | None],
 ) -> Iterator[Job]:
-    """One job a file, or a piece of it where its records stand by themselves and it is large."""
+    """One job per file, or per piece of it where its records stand by themselves and it is large."""
     number, folder = 0, folder.absolute()  # absolute: a worker may have another working directory
     for index, path in enumerate(files):
         whole = spans.get(path)

@@ -1,7 +1,7 @@
 """Items of a reader as tables: canonical text, content ids, sides a and b, one part of a batch at a time.
 
 A part is a bounded number of items, written as small Parquet files, so that a source of any size converts in
-bounded memory and in several processes; `batches.py` joins the parts in order. The surprise: sides move here and
+bounded memory and in several processes; `batches.py` joins the parts in order. Sides move here and
 nowhere else, so whatever names a side (choice, shown_first, models, gold labels) is turned here too.
 """
 

@@ -1,6 +1,6 @@
 """Parts become the tables of one batch: comparisons once each, opposite thumbs paired, everything in order.
 
-Text passes through once, part by part; only ids and record numbers are held for the whole batch. The surprise: a
+Text passes through once, part by part; only ids and record numbers are held for the whole batch. A
 comparison that returns with other attributes (another model gave the same answer, say) keeps both values, so the
 file of comparisons is rewritten at the end where that happened.
 """

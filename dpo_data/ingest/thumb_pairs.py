@@ -1,6 +1,6 @@
 """Opposite thumbs on one prompt are a comparison: every thumb up with every thumb down, one vote each.
 
-Thumbs are paired over the whole batch, wherever they stood. The surprise: a prompt that very many people rated
+Thumbs are paired over the whole batch, wherever they stood. A prompt that very many people rated
 would give the product of its thumbs, so beyond `MAX_PAIRS` every thumb up meets its share of the thumbs down, in an
 order that depends on the texts alone; what meets nothing stays a thumb.
 """

@@ -3,7 +3,7 @@
 By words as Tulu 3 (2411.15124, 3.3) and Olmo 3 do it: an item is leaked when at least half of its words lie in 8-grams
 that one comparison (prompt and responses) also has. By meaning, where embeddings are measured: the item nearest to the
 prompt, since reworded items are missed by any n-gram and teach the benchmark all the same (Soft Contamination,
-2602.12413). The surprise: an item shorter than eight words counts by words only where it is a whole prompt or response.
+2602.12413). An item shorter than eight words counts by words only where it is a whole prompt or response.
 """
 
 from functools import partial

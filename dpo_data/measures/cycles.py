@@ -2,7 +2,7 @@
 
 No reward, hence no policy, can satisfy a circle: its pairs pull against one another. A comparison lies on a circle
 when both its responses are in one strongly connected component of the prompt's graph (chosen -> rejected), found for
-all prompts at once. The surprise: only the removal set is dropped. The rest of a circle is as good as any other row.
+all prompts at once. Only the removal set is dropped. The rest of a circle is as good as any other row.
 """
 
 import numpy as np

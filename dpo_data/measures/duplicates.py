@@ -2,7 +2,7 @@
 
 Exact repeats need no rule, since they share an id and their votes merge. A near duplicate must be alike as a whole
 and in each part: a shared long prompt with other answers is another comparison. Clusters are facts; which member
-stays is decided among the rows still standing. The surprise: sides are named by hash, so a twin may be mirrored
+stays is decided among the rows still standing. Sides are named by hash, so a twin may be mirrored
 (`duplicate_swapped`), and a twin may prefer the other answer: that is kept visible as votes against.
 """
 

@@ -1,8 +1,8 @@
 """Where a comparison's prompt lies on a plane, for plots: the first two principal components of the prompts' vectors.
 
 `x` and `y` are for the eye: no rule reads them, no decision and no version id depends on them. Prompts that ask the
-same lie on one point, and near points ask about like things; the two axes mean nothing by themselves. The surprise:
-the plane is fitted anew for each ledger, so a point may move a little from version to version.
+same lie on one point, and near points ask about like things; the two axes mean nothing by themselves.
+The plane is fitted again for each ledger, so a point may move a little from version to version.
 """
 
 from pathlib import Path

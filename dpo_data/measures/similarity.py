@@ -3,7 +3,7 @@
 Alike takes two signals: few tokens differ, and what differs means the same. Either alone is wrong: in mathematics
 and code one token can be the whole lesson, and two honest answers to a narrow question are close in meaning.
 Pairs with similar embeddings drive likelihood displacement (Razin et al. 2410.08847).
-The surprise: `similarity` compares the responses from the sentence where they part, not the shared opening.
+`similarity` compares the responses from the sentence where they diverge, not the shared opening.
 """
 
 import re

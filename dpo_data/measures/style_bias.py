@@ -1,7 +1,7 @@
 """What style alone predicts about the choice: a regression of the preferred side on length, headers, lists and bold.
 
 The form is that of Chatbot Arena's style control (FastChat's rating_systems) and AlpacaEval's length control (Dubois
-et al., arXiv 2404.04475) without the models: logit P(a preferred) = sum_k beta_k z_k. The surprise: there is no
+et al., arXiv 2404.04475) without the models: logit P(a preferred) = sum_k beta_k z_k. There is no
 intercept and no centring, because the sides have no order; swapping a and b everywhere changes no coefficient.
 """
 

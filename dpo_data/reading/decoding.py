@@ -1,7 +1,7 @@
 """One raw record out of its bytes, or the sentence that says why not.
 
-orjson does the decoding because it refuses what other readers swallow: lone surrogates, invalid UTF-8, NaN. The
-surprise: it turns whole numbers past 64 bits into floats, which would corrupt ids, so records that hold such numbers
+orjson does the decoding because it refuses what other readers swallow: lone surrogates, invalid UTF-8, NaN.
+It turns whole numbers past 64 bits into floats, which would corrupt ids, so records that hold such numbers
 are decoded once more, exactly.
 """
 

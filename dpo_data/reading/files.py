@@ -1,7 +1,7 @@
 """Raw records out of files: JSON lines, JSON arrays, CSV and Parquet, plain, .gz or .zst.
 
 Each record is decoded by itself, so that one broken line costs one reject; a file that cannot be read at all is a
-`DataError`. The surprise: a large file of JSON lines can be read in pieces, whose records keep their line numbers.
+`DataError`. A large file of JSON lines can be read in pieces, whose records keep their line numbers.
 """
 
 import csv

@@ -3,7 +3,7 @@
 A prompt is every message up to the last assistant turn, a response is what follows. Roles are
 brought to system, user, assistant and tool. Tool calls and thinking are part of what was judged,
 so they stay in the text: `<think>…</think>` before it, `<tool_call>{…}</tool_call>` after it, as
-the Qwen and Hermes templates write them; images become `<image>`. The surprise: pairs can diverge
+the Qwen and Hermes templates write them; images become `<image>`. Pairs can diverge
 before the last turn; then the response is the whole differing rest, written as a transcript.
 """
 

@@ -1,7 +1,7 @@
 """The dataset card of a version: README.md as the Hub reads it, from the manifest and stats.json alone.
 
 It says what the set is, what was dropped and why, what is not known, and how to load it. It holds no text of the
-data. The surprise: it has no date, because the same input has to give the same bytes.
+data. It has no date, because the same input has to give the same bytes.
 """
 
 import json

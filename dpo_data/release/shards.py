@@ -2,7 +2,7 @@
 
 Text is joined range by range of comparison ids, so that a million pairs never lie in memory at once; the
 decision alone is held whole. Files are written by pyarrow with 32-bit lists and strings, because that is what
-`datasets`, TRL and DuckDB read without a cast. The surprise: ids are hashes, so a sorted shard is also a
+`datasets`, TRL and DuckDB read without a cast. Ids are hashes, so a sorted shard is also a
 random sample of the set.
 """
 

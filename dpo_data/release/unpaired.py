@@ -1,8 +1,8 @@
 """Responses with a label of their own, for losses that need no pairs (KTO): the pairs' two sides, and lone thumbs.
 
 A lone thumb met no opposite thumb on its prompt, so it makes no comparison and stands in no ledger. It gets its split
-from the group of its prompt, by the same coin as the pairs, so it leaks no held-out prompt into train. The surprise:
-only exact prompts are known here; a lone thumb on a mere paraphrase of a held-out prompt is not noticed.
+from the group of its prompt, by the same coin as the pairs, so it leaks no held-out prompt into train.
+Only exact prompts are known here; a lone thumb on a mere paraphrase of a held-out prompt is not noticed.
 """
 
 import polars as pl

@@ -2,7 +2,7 @@
 
 Only random samples are counted, each as far as a reviewer read it without a gap, and only the first verdict on a
 comparison, given before its story was seen. Intervals are Wilson's, clustered by comparison where several reviewers
-read the same. The surprise: a clear preference shows a false drop only where the reason was that there is none; a
+read the same. A clear preference shows a false drop only where the reason was that there is none; a
 pair left out as a duplicate, or to balance lengths, was left out on purpose.
 """
 

@@ -2,7 +2,7 @@
 
 A page open in the same browser can send requests to the loopback, and a name under an attacker's control can point
 there. So every form carries a secret of its session, every request must name a host that is served, and no header
-allows another origin anything. The surprise: sessions live in memory; after a restart one gives one's name again.
+allows another origin anything. Sessions live in memory; after a restart one gives one's name again.
 """
 
 import ipaddress

@@ -1,6 +1,6 @@
 """Verdicts of reviewers: appended one line at a time, flushed to the disk before the page says thanks.
 
-`<store>/reviews/<reviewer>.jsonl` is an ordinary source of the next refresh (formats/dpo_review.py). The surprise: who
+`<store>/reviews/<reviewer>.jsonl` is an ordinary source of the next refresh (formats/dpo_review.py). Who
 skips or is unsure has not voted, so those lines stand in `reviews/passed/`, where no refresh reads them; they only keep
 a row from being shown again.
 """

@@ -3,7 +3,7 @@
 A version is written into a hidden folder beside the others, every file is flushed to disk, the manifest comes
 last, and only then does one rename make it visible; a process that dies before that leaves nothing a reader can
 see, and the next publish sweeps it away. The id is a hash of what went in and of what was decided, so publishing
-the same twice is a no-op. The surprise: the manifest seals the data (ledger, pairs, unpaired, annotators), so that the
+the same twice is a no-op. The manifest seals the data (ledger, pairs, unpaired, annotators), so that the
 same id has the same bytes; what only tells of them (stats.json and its examples, changes.json, audit.html, README.md)
 names raw files and lines, or the version before, and a later release may tell more: it is not listed.
 """

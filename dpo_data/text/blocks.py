@@ -40,7 +40,7 @@ def write(
 ) -> int:
     """Write `target`, beside its batch's comparisons, from `measure` of every block; the rows, 0 where it exists.
 
-    A file with other columns or by another `method` is measured anew. `measure` is a picklable function of a block of
+    A file with other columns or by another `method` is measured again. `measure` is a picklable function of a block of
     COMPARISONS that returns `schema`, same rows, same order.
     """
     if stamps.made_by(target, method) and pl.scan_parquet(target, glob=False).collect_schema() == schema:

@@ -2,7 +2,7 @@
 
 Two texts are near when the Jaccard index of their sets of word 3-grams (tokens `\\w+`, lower case; a shorter text
 is one shingle) passes a limit. Signatures only propose; every proposal is verified on the exact sets, so a
-false positive of the sketch never reaches the ledger. The surprise: nothing here loops over texts in Python.
+false positive of the sketch never reaches the ledger. Nothing here loops over texts in Python.
 """
 
 from collections.abc import Sequence

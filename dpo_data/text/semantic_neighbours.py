@@ -1,7 +1,7 @@
 """Texts that mean nearly the same: every cosine exactly, block by block, and each pair of texts compared once, ever.
 
 Exact search on purpose: an approximate index finds other neighbours from build to build, and a split or a drop must not
-depend on that. The surprise: in the table of `recall` a text that was compared with all others stands as a pair with
+depend on that. In the table of `recall` a text that was compared with all others stands as a pair with
 itself, so that one file, replaced at once, says both what is near and what has been looked at.
 """
 
@@ -55,7 +55,7 @@ def nearest(vectors: Vectors, others: Vectors, block: int = _BLOCK) -> tuple[I64
 def recall(path: Path, embedded: Embedded, cosine: float) -> tuple[pl.DataFrame, int]:
     """Pairs of text hashes (`left` < `right`) at or above `cosine`, and how many texts were compared just now.
 
-    `path` remembers them, for one model; another limit or method starts anew.
+    `path` remembers them, for one model; another limit or method starts from scratch.
     """
     method = f"{METHOD}, cosine {cosine}"
     wanted = embedded.hashes.to_frame("hash")

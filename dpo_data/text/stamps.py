@@ -1,7 +1,7 @@
-"""Which method made a table: written into the Parquet file itself, so that another method's table is made anew.
+"""Store the method version in Parquet metadata, so that stale tables are recomputed.
 
-A measure has a method version beside its code (`METHOD`), raised whenever the same text would be measured otherwise.
-Without it a change of code that keeps the columns would leave every table of the store as it was, silently.
+A measure has a method version in its module (`METHOD`), which is raised when the same text would be measured
+differently. Without it, a code change that keeps the columns would silently leave every table of a store unchanged.
 """
 
 from pathlib import Path

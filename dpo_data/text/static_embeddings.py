@@ -3,7 +3,7 @@
 The model reads every piece among seven others and eight words drawn as often as they are used (Zipf), and what it makes
 of the piece there is averaged. The mean of all pieces as used and the four directions they share most go ("all but the
 top", Mu and Viswanath, ICLR 2018); rare pieces count more (SIF, Arora et al., ICLR 2017), and a piece counts once a
-text. No corpus is needed, so one model gives one table everywhere. The surprise: it knows words and not their order, so
+text. No corpus is needed, so one model gives one table everywhere. It knows words and not their order, so
 a "not" or a swapped name is nothing to it; how far it agrees with the model says tests/bench/bench_embeddings.py.
 """
 

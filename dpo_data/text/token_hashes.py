@@ -2,7 +2,7 @@
 
 A token is a run of word characters (`\\w+`), or any other single character that is not white space; scripts that put
 no space between words give one token a character. Hashes are polynomials over code points under keys of our own, so
-that a stored signature means the same under every version of every library. The surprise: texts are taken apart
+that a stored signature means the same under every version of every library. Texts are taken apart
 as one array of code points, which is several times faster than a regular expression that makes strings.
 """
 

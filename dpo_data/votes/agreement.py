@@ -1,8 +1,8 @@
-"""Votes to a preference with a known confidence: the tally, the agreement, the posterior, and the rules on them.
+"""Votes to a preference with a calibrated confidence: tally, agreement, posterior, and the rules on them.
 
-One annotator has one vote a comparison. Anonymous votes cannot be told apart, so those of a source count as one
-snapshot says, however often the snapshot is read again. The surprise: a single vote has no agreement (null, not
-100 %), and equal votes both ways are quarantined, never settled by the order of a file.
+One annotator has one vote per comparison. Anonymous votes cannot be attributed, so those of a source count as one
+snapshot reports them, however often that snapshot is read again. A single vote has no agreement (null, not 100%), and
+equal votes both ways are quarantined, never settled by the order of a file.
 """
 
 import polars as pl
@@ -26,10 +26,10 @@ class AgreementLimits(Settings):
     """Share of the votes that chose the preferred side. Unanimity is not asked for: 39 % of MultiPref and 24 % of
     HelpSteer2 comparisons divide people for reasons other than noise (Diverging Preferences, arXiv 2410.14632)."""
     min_confidence: float = Field(0.55, ge=0.5, le=1)
-    """See `measure`. 0.55 drops what is within .05 of a coin toss, be it that nobody knows which side is better or that
-    neither is. Of UKPConvArg1's 6,229 records that nothing else drops it drops 16; gold knows 15 and says 5 right
+    """See `measure`. 0.55 drops pairs within 0.05 of chance, whether uncertain or tied. On UKPConvArg1 it drops 16 of
+    6,229 otherwise-kept pairs; gold labels exist for 15, and 5 of those were correct
     (tests/bench/bench_calibration.py). 0.6 would also drop a comparison with one graded vote of little more than half
-    its source's usual strength, and 0.75 every comparison of which probably neither is better."""
+    its source's usual strength, and 0.75 every probable tie."""
     settle_contradictions_above: float | None = Field(None, ge=0.5, le=1)
     """Keep equal votes both ways where the annotators' reliability alone makes one side this probable; never by
     default, since skill is an estimate and the votes are a fact."""
@@ -171,10 +171,10 @@ def measure(ledger: pl.DataFrame, votes: pl.DataFrame, limits: AgreementLimits |
     `preferred` is the likelier better side; null where both are as likely, where more votes say tie than say either
     side, or where there is no vote. `agreement` is the share of all votes, ties included, for `preferred`; null below
     two votes. `p_equal` is the posterior probability that there is no real difference (null without votes), and
-    `confidence` the probability that `preferred` is better plus half of `p_equal`: how often a judge would choose it
-    who is never wrong and tosses a coin where there is nothing to choose. It is never below one half, and the soft
-    label that the votes speak for; the other side is better with probability 1 - confidence - p_equal / 2. Where a
-    source has no ties, `p_equal` is 0: it cannot be told from noise there.
+    `confidence` the probability that `preferred` is better plus half of `p_equal`: the rate
+    at which an infallible judge who breaks ties at random would choose it. It is never below 0.5 and can be used as a
+    soft label; the other side is better with probability 1 - confidence - p_equal / 2. Where a
+    source has no ties, `p_equal` is 0: it cannot be distinguished from noise.
     """
     limits = limits or AgreementLimits()
     collapsed = collapse(votes)

@@ -1,7 +1,7 @@
 """Coefficients of agreement from counts per item: Krippendorff's alpha, Gwet's AC1, raw and decided agreement, kappa.
 
 Everything but Cohen's kappa needs only how many votes each item gave to each choice, so it streams: coincidences of
-batches add up. The surprise: alpha over (a, tie, b) depends on which side a file happens to store first (where the
+batches add up. Alpha over (a, tie, b) depends on which side a file happens to store first (where the
 chosen answer is always `a`, chance agreement looks perfect); the side-symmetric form counts every item in both orders.
 """
 

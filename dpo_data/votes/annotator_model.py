@@ -39,7 +39,7 @@ class ReliabilityLimits(Settings):
     SQuALITY's ratings votes with a gap under .1 of the scale agree with the others 56 % of the time, those with .35 to
     .58 92 %, above that 97 % (tests/bench/bench_agreement.py)."""
     iterations: int = Field(50, ge=1)
-    """At most so many steps: what EM still changes after fifty does not show in how well hidden votes are foretold."""
+    """Maximum number of EM steps; changes after fifty do not affect how well hidden votes are predicted."""
     tolerance: float = Field(1e-4, gt=0)
     """Stop when no annotator's skill moves further than this,"""
     tolerance_neither: float = Field(1e-3, gt=0)

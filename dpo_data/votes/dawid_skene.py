@@ -10,7 +10,7 @@ and Skene's (Applied Statistics 28, 1979) with exchangeable sides:
   model, JASA 65, 1970, has one o that follows the distance of the two; here there are two distances).
 
 A tie is evidence of neither, and so are votes both ways. Where a source has no ties, nothing can tell neither from
-noise: there is none, and the posterior is that of one of two sides. The surprise: a comparison on which one annotator
+noise: there is none, and the posterior is that of one of two sides. A comparison on which one annotator
 voted says nothing about who is skilled, and EM would crawl towards the prior on such rows, so they are judged by the
 estimate and take no part in it.
 """
@@ -183,7 +183,7 @@ def _both(logit: Floats) -> Floats:
 
 
 def _new_voter(votes: CodedVotes) -> NDArray[np.bool_]:
-    """Where another annotator's votes on an item begin: the likes of an anonymous source are one, (votes,)."""
+    """True (votes,) at each annotator's first vote on an item; a source's anonymous votes count as one annotator."""
     new = np.ones(len(votes.item), bool)
     new[1:] = (votes.item[1:] != votes.item[:-1]) | (votes.annotator[1:] != votes.annotator[:-1])
     return new

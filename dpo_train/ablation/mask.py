@@ -1,6 +1,7 @@
-"""A copy of a version in which a slice weighs nothing; the surprise is that this needs no training code.
+"""Copy a version with one slice's weights set to 0.
 
-Weights are a column, so shards with zeros in it are enough: the slice's pairs take their places and teach nothing.
+No trainer change is needed, because weights are a column: the slice's pairs keep their places in the batches and
+contribute no gradient.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def mask(
     """A copy of a version in which the slice weighs nothing, and how many pairs that is; other splits are links.
 
     `watched` (the run's pairs.parquet) is where prompt topics were found. The store's cache (model, log-probabilities
-    of the starting weights) is shared; tokens are made anew.
+    of the starting weights) is shared; tokens are encoded again.
     """
     folder = scratch / "versions" / f"{version.name}-{slug(axis, value, keep)}"
     (folder / "pairs").mkdir(parents=True)

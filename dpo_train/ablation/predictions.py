@@ -54,7 +54,7 @@ def from_likeness(likeness: Mapping[str, float], counts: Mapping[str, int]) -> d
     return {name: -counts["masked"] / counts["train_pairs"] * alike for name, alike in likeness.items()}
 
 
-def foretold(confirmations: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def prediction_quality(confirmations: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """How well each predictor ranked the truth over all cells (Spearman), beside the ceiling that seeds allow.
 
     Size predicts that a slice takes away its share of what was observed. The ceiling is the square root of the

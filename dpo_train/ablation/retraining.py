@@ -1,8 +1,8 @@
-"""What changes without a slice: retrain with its pairs at weight 0, set the truth beside what was foretold.
+"""Retrain without a slice and compare the effect with what attribution predicted.
 
-The estimand is the weight-0 mask: the same batches in the same order, the same learning rates, as many steps; the
-slice's pairs take their places and teach nothing. It is not "drop and fill up with others". Each seed is trained with
-and without, so that what a seed does alone cancels; how far seeds disagree is the ceiling of any prediction.
+The slice's pairs keep their places with weight 0: same batches, order, learning rates and number of steps. This is not
+"drop and refill with other pairs". Each seed is trained with and without the slice, so seed effects cancel; the
+disagreement between seeds is the upper bound for any prediction.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def check_same_reference(one: Path, other: Path) -> None:
     if None not in known and known[0] != known[1]:
         raise TrainError(
             f"{one} and {other} started from different references: {known[0]} and {known[1]}. The model, its tokenizer "
-            "or its template was changed in between: put it back and remove the second folder, or train the run anew."
+            "or its template was changed in between: put it back and remove the second folder, or train the run again."
         )
 
 

@@ -3,7 +3,7 @@
 The updates of an interval are attributed along the straight chord between its ends, so an interval must be short
 where the way is bent. Fixed edges alone cannot know that. The pace learns it as solvers of differential equations do:
 the gap of an interval grows with the square of its movement, so the gap that the last one left says how far the next
-may go. The surprise: movement is counted in nats of the account's own held-out pairs, not in steps.
+may go. Movement is counted in nats of the account's own held-out pairs, not in steps.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Along the chord between two edges of the update ledger, M(b) - M(a) is the integral of <gradient of M, D>, and D is the
 sum of the buckets' parts (Aumann-Shapley). One gradient at the midpoint of each chord measures it, and two more make
-it Gauss' rule of three points; the gap to what was truly observed is the closure and is kept next to every number.
-Chosen and rejected log-probability are attributed apart. The surprise: more points on a chord mend the sum but hardly
-the split among buckets, which only shorter chords do (pacing.py). Pushes are an account of this run, not what a run
-without the slice would have done.
+it Gauss' rule of three points. The residual to the observed change is reported next to every number. Chosen and
+rejected log-probability are attributed separately. More points per chord reduce the residual but hardly change the
+split among buckets, which only shorter chords do (intervals.py). The result describes this run, not what a run without
+the slice would have done.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Weights = npt.NDArray[np.bool_] | Floats
 # (place on the chord, weight). Gauss and Legendre's rule of three points holds that of one, so nothing is thrown away.
 MIDPOINT = ((0.5, 1.0),)
 OUTER = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5 + math.sqrt(0.15), 5 / 18))
-MIDDLE = 8 / 18  # of the midpoint, once the outer two stand beside it
+MIDDLE = 8 / 18  # of the midpoint, once the outer two are added
 
 
 class Attributed(NamedTuple):

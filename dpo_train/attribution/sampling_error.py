@@ -2,7 +2,7 @@
 
 Pairs are drawn slice by slice (drawing.py), so the variance of a mean adds up over slices, each with its own spread and
 with the correction for a finite number of pairs: a slice looked at whole is known (Cochran 1977, Sampling Techniques,
-section 5.4). The surprise: a mean can be told well while the order of the slices cannot, which needs their differences.
+section 5.4). A mean can be told well while the order of the slices cannot, which needs their differences.
 """
 
 from __future__ import annotations

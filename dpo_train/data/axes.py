@@ -144,7 +144,7 @@ SLICES: dict[str, Labeller] = {
 
 
 def _further(columns: Columns) -> list[str]:
-    """Text columns that no entry of SLICES speaks for."""
+    """Text columns that no entry of SLICES uses."""
     return sorted(
         name
         for name, values in columns.items()

@@ -2,8 +2,8 @@
 
 Prompt and response are tokenised together, since a token may span their border; the response begins where the
 tokens of the prompt alone, of prompt + chosen and of prompt + rejected stop being the same. What a template writes
-after the end-of-turn token (SmolLM2: a newline) is left out, because no model is asked to write it. The surprise:
-too long a pair is dropped and not cut, since a cut removes different amounts from the two sides.
+after the end-of-turn token (SmolLM2: a newline) is left out, because no model is asked to write it.
+Too long a pair is dropped and not cut, since a cut removes different amounts from the two sides.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each row gets one partner for good, the next row in the order of hashed ids whose prompt is another one. TRL rotates the
 responses of a batch by one instead; both draw a response at random, but a partner that depends on no batch lets the
-reference be cached as that of any row, and a row that joins the data changes one partner. The surprise: partners never
+reference be cached as that of any row, and a row that joins the data changes one partner. Partners never
 share a prompt, while TRL's do wherever both responses of one pair stand side by side.
 """
 

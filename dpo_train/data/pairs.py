@@ -2,8 +2,8 @@
 
 Shards are opened with `datasets`, so a set larger than memory trains; tokens lie in an Arrow file of the cache that is
 keyed by the shards' content, the tokenizer and the truncation, and by nothing else. Only numbers a pair (length,
-weight, hashes) are held in memory. A single response of the unpaired shards is a pair with one empty side. The
-surprise: pairs that cannot train are left out here, each with a reason in `reasons`, and indices count the pairs that
+weight, hashes) are held in memory. A single response of the unpaired shards is a pair with one empty side.
+Pairs that cannot train are left out here, each with a reason in `reasons`, and indices count the pairs that
 stayed.
 """
 
@@ -138,7 +138,7 @@ class PairSet:
         if not (np.isfinite(values).all() and (values >= 0).all()):
             worst = self.pair_ids[int(np.flatnonzero(~np.isfinite(values) | (values < 0))[0])]
             raise TrainError(
-                f"{self.split}: column {name} of pair {worst} is not a finite number ≥ 0. Publish it anew."
+                f"{self.split}: column {name} of pair {worst} is not a finite number ≥ 0. Publish the version again."
             )
         return values
 
@@ -200,7 +200,7 @@ def _encode(encoder: Encoder, batch: Mapping[str, Any], kind: Shards) -> list[En
     if kind == "unpaired":
         if None in batch["label"]:
             name = batch["row_id"][batch["label"].index(None)]
-            raise TrainError(f"unpaired row {name} has no label: expected true or false. Publish it anew.")
+            raise TrainError(f"unpaired row {name} has no label: expected true or false. Publish the version again.")
         return encoder.encode_single(batch["prompt"], batch["completion"], batch["label"])
     return encoder.encode(batch["prompt"], batch["chosen"], batch["rejected"])
 

@@ -1,7 +1,7 @@
 """What happened to the pairs on their way to tokens: counts for a script, split by split, and sentences for a person.
 
 A cut or dropped pair is no accident of one row: long answers stand in some slices and on one side more than on others,
-so every loss is counted by side and by slice. The surprise: a sound set has no sentences at all.
+so every loss is counted by side and by slice. A sound set has no sentences at all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Exact means over pairs, and what they warn of, in words.
 
 Every metric is a mean over all pairs of a set, whatever batches they were scored in; ties count half in an accuracy.
-Names are TRL's. The surprise: `loss` is the weighted one that is minimised (Σ wᵢ lᵢ / number of pairs), everything
-else is unweighted, and says how the pairs stand and not how much they count. Single responses have one side: means of a
+Names are TRL's. Note: `loss` is the weighted mean that is minimised (Σ wᵢ lᵢ / number of pairs); every other metric is
+unweighted. Single responses have one side: means of a
 side are over the rows that have it, and a margin is the reward in the direction of the row's label.
 """
 

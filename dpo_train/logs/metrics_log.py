@@ -1,7 +1,7 @@
 """metrics.jsonl and the trackers: one row for every step and every evaluation.
 
 A row is written at once and whole lines are all that counts: a resumed run takes over the rows up to its checkpoint and
-writes the later ones again. The surprise: a power cut can leave half a line at the end, which is dropped like those.
+writes the later ones again. A power cut can leave half a line at the end, which is dropped like those.
 """
 
 from __future__ import annotations

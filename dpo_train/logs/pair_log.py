@@ -1,7 +1,7 @@
-"""One row a pair and evaluation: what every later question about margins is answered from.
+"""Log one row per pair per evaluation; all margin reports are computed from it.
 
 The same frozen pairs are logged at every evaluation, step 0 included, so that movements are paired. Rows are kept in
-memory and the file is rewritten whole, by rename, so that a reader never sees half of it. The surprise: a resumed run
+memory and the file is rewritten whole, by rename, so that a reader never sees half of it. A resumed run
 drops the rows after its checkpoint, which it is about to write again.
 """
 
@@ -85,7 +85,7 @@ class PairLog:
 
 
 def write_metadata(path: Path, parts: list[tuple[PairSet, Indices]]) -> None:
-    """pairs.parquet: every column of the logged pairs, texts included, one row a pair."""
+    """pairs.parquet: every column of the logged pairs, texts included, one row per pair."""
     tables = [
         pairs.metadata(indices.tolist()).append_column("prompt_id", pa.array([pairs.prompts[int(k)] for k in indices]))
         for pairs, indices in parts

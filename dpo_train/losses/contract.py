@@ -1,8 +1,8 @@
-"""What every loss reads and promises: log-probability sums in, one value a pair out.
+"""Interface of a loss: log-probability sums in, one value per pair out.
 
 A loss is a frozen pydantic model: its fields are its knobs, and a knob it lacks is an error. Calling it returns a
-tensor of shape (pairs,), never a mean, so that weights, slices and exact means over any window stay possible. The
-surprise is `scope`: a few losses compare pairs with each other and must see a whole accumulation window at once.
+tensor of shape (pairs,), never a mean, so that weights, slices and exact means over any window stay possible. Note
+`scope`: a few losses compare pairs with each other and must see a whole accumulation window at once.
 """
 
 from __future__ import annotations

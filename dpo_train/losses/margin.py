@@ -1,4 +1,4 @@
-"""Losses of one number a pair: the difference between the score of chosen and the score of rejected.
+"""Margin losses: functions of score(chosen) − score(rejected), one number per pair.
 
 DPO and its nearest relatives. Here d = s(chosen) − s(rejected), with s the score of the chosen f-divergence (the plain
 log-ratio log π/π_ref by default). Two of them (`ipo`, `sigmoid_norm`) divide the scores by the number of predicted

@@ -1,7 +1,7 @@
 """The card of a trained adapter or model: what it was trained from, on which data, how, and what it scores held out.
 
 Written as README.md beside the weights, in the shape the Hub reads (YAML between dashes, then text), and filled from
-the run's own numbers. The surprise: it is data for people, so every word that comes from outside is quoted as code.
+the run's own numbers. It is data for people, so every word that comes from outside is quoted as code.
 """
 
 from __future__ import annotations

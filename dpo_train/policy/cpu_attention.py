@@ -1,7 +1,7 @@
 """Causal attention in float32 on a CPU, through oneDNN, which is faster than PyTorch's own the longer the pair.
 
 Query heads that share a key head are stacked, so that one product serves them all; queries go in blocks, and a block
-meets only the keys it may see. The surprise: the probabilities are kept for the backward pass, which PyTorch's kernel
+meets only the keys it may see. The probabilities are kept for the backward pass, which PyTorch's kernel
 computes again. That is heads x tokens² / 2 numbers a layer: fewer than the activations beside it up to 1,000 tokens.
 """
 

@@ -2,8 +2,8 @@
 
 PyTorch hands float32 products to Intel's MKL, which uses half of what processors of other makers can do; oneDNN, which
 every PyTorch build carries as well, writes its code for the processor it meets. On an AMD EPYC that is 179
-against 83 GFLOP per CPU second (tests/bench/bench_trainer.py prints both). The sums are the same in another order. The
-surprise: no weight is copied, since oneDNN reads a transposed view as fast.
+against 83 GFLOP per CPU second (tests/bench/bench_trainer.py prints both). The sums are the same in another order.
+No weight is copied, since oneDNN reads a transposed view as fast.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Floating-point work of a run: the least its pairs need, what is really done, and how much the device could do.
+"""FLOP accounting: minimum required, actually executed, and measured device peak.
 
-The least for a pair: its prompt once, each response once, through every linear layer; the output matrix where a token
-is scored and nowhere else; attention only from a token to those it may see; the reference not at all, since it is
-known. What is done is counted where it is done, in `Policy.score`. The surprise: a good ratio says nothing of speed,
-so the rate reached stands beside the rate at which this device multiplies matrices of the model's own shape.
+The minimum processes each prompt once, applies the LM head only at scored positions, attends only to visible tokens,
+and excludes the cached reference. Executed work is counted in `Policy.score`. A good ratio does not imply speed, so the
+achieved rate is compared with the measured matmul rate for the model's own shapes.
 """
 
 from __future__ import annotations

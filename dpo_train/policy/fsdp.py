@@ -2,7 +2,7 @@
 
 Every decoder layer is put together for as long as it is read and then cut again, forward and backward; embedding, last
 norm and head likewise, but for a whole pass, as the one-pass head asks. An adapter is no burden and stays whole on
-every process, so only full fine-tuning has gradients and moments in shards. The surprise: each forward pass gathers
+every process, so only full fine-tuning has gradients and moments in shards. Each forward pass gathers
 weights from all processes, so all must make equally many passes, and one that has run out of pairs makes idle ones.
 """
 

@@ -1,7 +1,7 @@
 """From hidden states to log-probabilities of the next tokens, in one pass over the vocabulary.
 
-Only scored positions come here, in chunks, so that the logits of a whole batch never exist. With a frozen head the
-surprise is that no backward matmul is needed: d log p(y) / d h = W[y] − Σ_v p(v) W[v] does not depend on the loss, so
+Only scored positions come here, in chunks, so that the logits of a whole batch never exist. With a frozen head no
+backward matmul is needed: d log p(y) / d h = W[y] − Σ_v p(v) W[v] does not depend on the loss, so
 the forward pass, which has p at hand, computes it, and the backward pass scales one row a token. A head that is itself
 trained (full fine-tuning, an adapter on the head) takes the plain path and recomputes its chunk in the backward pass.
 Some families scale or cap what the matrix gives before it counts as a logit; each path knows their slope.

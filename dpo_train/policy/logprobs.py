@@ -2,7 +2,7 @@
 
 Only response tokens are scored, each from the position before it; sums are float64, so that a margin (a small
 difference of large sums) keeps its digits. `Policy` is the one forward code: training, evaluation and the reference
-all go through it. The surprise: the model's own forward is never called, only its body and then its head on the
+all go through it. The model's own forward is never called, only its body and then its head on the
 scored positions; a model for which that is not the same thing is scored from its own logits (`whole_logits`).
 """
 

@@ -2,7 +2,7 @@
 
 A pair lies as [prefix, chosen, rejected]. Prefix and chosen are plain causal attention; rejected tokens attend to the
 prefix and to each other. So every pair takes two calls of scaled dot product attention, no score between two pairs or
-between chosen and rejected is ever computed, and nothing is padded. The surprise: this is registered with transformers
+between chosen and rejected is ever computed, and nothing is padded. This is registered with transformers
 as one of its attention implementations, so any model of it that hands keyword arguments down to its attention works.
 """
 

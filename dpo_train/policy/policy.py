@@ -1,6 +1,6 @@
 """The policy: a causal language model, its adapter, and the one forward pass that everything goes through.
 
-The surprise: the network stays in evaluation mode even while it trains, so that no dropout of any kind is live; only
+The network stays in evaluation mode even while it trains, so that no dropout of any kind is live; only
 the adapter's own dropout, where it was asked for, is switched on around a training step.
 """
 

@@ -1,6 +1,6 @@
 """What a run refuses before it starts, and what it says aloud about its data and settings.
 
-A note is None where there is nothing to say. The surprise: accelerate passes over a tracker that is not installed
+A note is None where there is nothing to say. Accelerate passes over a tracker that is not installed
 without a word, so it is asked for here.
 """
 

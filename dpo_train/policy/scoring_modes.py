@@ -2,7 +2,7 @@
 
 "packed" lays whole pairs in one row, "separate" gives each response a row of its own, and both put the head on scored
 positions only; "full_logits" is the model's own forward pass with the attention it was opened with, and right by
-definition. The surprise: what a few short pairs cannot show is asked otherwise: leaks between responses, by rewriting
+definition. What a few short pairs cannot show is asked otherwise: leaks between responses, by rewriting
 one and looking at the others, and windows of attention, of the configuration. Where there is one, pairs that end within
 it share a row, and those that outgrow it are laid apart.
 """

@@ -3,7 +3,7 @@
 Both are judged on the held-out pairs that both were evaluated on, pair against pair. The challenger must be better
 overall (or, for a plain refresh, not worse), and not worse on any protected slice. Since ALL of these must hold, no
 correction for many tests is due (intersection–union test, Berger 1982). A slice too small to judge is "not tested",
-never "passed". The surprise: "no decision" is an answer, and then the champion stays.
+never "passed". "No decision" is a possible result; the champion then stays.
 """
 
 from __future__ import annotations

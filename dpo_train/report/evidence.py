@@ -1,4 +1,4 @@
-"""What speaks against one slice, in sentences: a claim of a few words, and behind it the numbers with their n.
+"""Evidence against one slice in sentences: a short claim, then the numbers with their n.
 
 Sentences say "pushed" of an account and "end higher" of a retraining, never the other way round.
 """

@@ -38,7 +38,7 @@ def suspects(
     account: Mapping[str, Any] | None = None,
     confirmations: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """Slices that something speaks against, strongest evidence first: axis, slice, level, and what was found.
+    """Slices with evidence against them, strongest first: axis, slice, level, and what was found.
 
     `row` is its line of the table, `fell` and `displaced` say what stands in it, `own` is what its training pairs did
     to held-out pairs outside it (where that stands), `retrained` is its confirmation.
@@ -96,7 +96,7 @@ def _level(one: Mapping[str, Any]) -> str:
 
 
 def _strength(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Sorts by level, then by how many things speak against it, then by how far its margins fell."""
+    """Sorts by level, then by the number of findings, then by how far its margins fell."""
     order = {"confirmed": 0, "one seed": 1, "accounted": 2, "pushed less": 3, "described": 4, "not confirmed": 5}
     row = one["row"] or {}
     still_grew = (row.get("movement_high") or 0) >= 0

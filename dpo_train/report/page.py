@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from dpo_train.ablation.effects import read as confirmations
-from dpo_train.ablation.predictions import foretold
+from dpo_train.ablation.predictions import prediction_quality
 from dpo_train.attribution.tables import account, cost, cost_in_words, direction, redundant
 from dpo_train.config import TrainError
 from dpo_train.data.axes import ALL, TOO_SMALL, label, left_out
@@ -65,7 +65,7 @@ def write(run: Path) -> Path:
     numbers |= {"run": run.name, "config": config, "summary": _json(run / "summary.json")}
     numbers["account"] = _account(run, pairs, numbers["beta"], config, numbers["summary"])
     numbers["confirmations"] = confirmations(run)
-    numbers["foretold"] = foretold(numbers["confirmations"])
+    numbers["predictions"] = prediction_quality(numbers["confirmations"])
     numbers["redundant"] = redundant(numbers["account"], numbers["confirmations"])
     main = [row for row in numbers["slices"] if row["split"] == numbers["split"]]
     numbers["audit"] = _audit(run, config.get("version"))

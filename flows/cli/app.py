@@ -159,7 +159,7 @@ def report(
     seeds: Annotated[int, typer.Option(help="With --confirm: how many seeds, each with and without.")] = 2,
     as_json: Json = False,
 ) -> None:
-    """Write the slice report of a run anew and print its table; with --confirm, retrain without a slice first."""
+    """Rewrite the slice report of a run and print its table; with --confirm, retrain without a slice first."""
     from dpo_train.report import page
     from flows.cli.text import confirmed_lines, report_lines
     from flows.train import confirm_slice, find_run

@@ -22,7 +22,7 @@ import torch
 from helpers.toy_confirm import accounted, confirm, moved, without
 from helpers.toy_policy import Pairs, kinds, train
 
-from dpo_train.ablation.predictions import PREDICTORS, foretold
+from dpo_train.ablation.predictions import PREDICTORS, prediction_quality
 from dpo_train.attribution.tables import redundant
 from dpo_train.data.axes import ALL
 from dpo_train.slices.margin_change import hits
@@ -60,7 +60,7 @@ def foretelling(settings: dict[str, Any]) -> None:
         pairs, watched = cut(kinds(36, seed, MANY), SIZES), kinds(12, 1000 + seed, MANY)
         _, made = accounted(pairs, watched, **settings)
         done = [confirm(pairs, watched, [name], made, **settings) for name in MANY]
-        found = foretold(done)
+        found = prediction_quality(done)
         assert found is not None
         for name, values in told.items():
             values.append(found[name])

@@ -12,7 +12,7 @@ from helpers import tiny
 
 from dpo_train.ablation.effects import OTHERS, read, verdict
 from dpo_train.ablation.mask import mask, slug
-from dpo_train.ablation.predictions import PREDICTORS, foretold
+from dpo_train.ablation.predictions import PREDICTORS, prediction_quality
 from dpo_train.ablation.retraining import confirm
 from dpo_train.config import TrainConfig, TrainError
 from dpo_train.report import page as report
@@ -97,7 +97,7 @@ def test_a_good_slice_is_not_confirmed_as_harmful(trained: tuple[Path, Path], tm
     version, run = trained
     path = confirm(version, run, "category", "chat", seeds=1)
     assert verdict(json.loads(path.read_text(encoding="utf-8"))) == "not confirmed"
-    found = foretold(read(run))
+    found = prediction_quality(read(run))
     print("Spearman with what the retrainings changed:", found)
     assert found is not None and found["cells"] == 6 and found["pushed"] > 0.5 and found["tracin"] > 0.5
     assert all(-1 <= found[name] <= 1 for name in PREDICTORS)
