@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpo_data.measures.splits import SplitShares
+from dpo_train.config import AttributionSettings
 from flows.recipe import load, train_config
 from flows.retrain import retrain
 
@@ -36,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "eval_steps": STEPS,
         "probe_pairs": 0,
         "max_eval_pairs": HELD_OUT,
-        "attribution": {"by": None},
+        "attribution": AttributionSettings(),
     }
     config = train_config(recipe, "recipe.yaml").model_copy(update={**fewer, "use_cpu": True})
     started = time.perf_counter()

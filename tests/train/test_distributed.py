@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from dpo_train import checkpoints
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.data import pairs
 from dpo_train.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +72,7 @@ def test_two_processes_train_as_one_does(place: tuple[Path, Path], tmp_path: Pat
     """Asked for as people do, with `torchrun ... dpo train`: one of the two answers."""
     model, version = place
     train(settings(model, 1), version, tmp_path / "one")
-    (version / "manifest.json").write_text("{}")
+    (version / "manifest.json").write_text(json.dumps({"schema": pairs.VERSION_SCHEMA}))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"training": settings(model, 2).model_dump(mode="json", exclude_unset=True)}))
     asked = ["train", "--recipe", str(recipe), "--store", str(version.parents[1]), "--version", "tiny"]
