@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dpo_train.atomic import replacing
+from dpo_train.config import TrainError
 from dpo_train.data.pairs import PairSet
 from dpo_train.logs.metrics import PairMetrics
 from dpo_train.statistics import Indices
@@ -35,6 +36,9 @@ SCHEMA = pa.schema(
         ("weight", pa.float64()),
     ]
 )
+
+
+BETA = b"beta"  # key of the schema metadata
 
 
 class PairLog:
@@ -80,8 +84,24 @@ class PairLog:
         self.table = pa.concat_tables([self.table, pa.table(rows, schema=SCHEMA)])
 
     def write(self) -> None:
-        """Replace the file."""
-        replace_table(self.table, self.path)
+        """Replace the file; its schema metadata has the beta of the margins."""
+        replace_table(with_beta(self.table, self.beta), self.path)
+
+
+def with_beta(table: pa.Table, beta: float) -> pa.Table:
+    """The log with the beta of its margins in the schema metadata; `beta_of` reads it."""
+    return table.replace_schema_metadata({BETA: repr(beta)})
+
+
+def beta_of(pair_log: pa.Table) -> float:
+    """The beta that the margins were logged with. Raises `TrainError` where the log does not have it."""
+    metadata = pair_log.schema.metadata or {}
+    if BETA not in metadata:
+        raise TrainError(
+            "pair_log: found no beta in the schema metadata, expected the beta of the margins. The log was written by "
+            "an older release: train the run again."
+        )
+    return float(metadata[BETA])
 
 
 def write_metadata(path: Path, parts: list[tuple[PairSet, Indices]]) -> None:

@@ -1,11 +1,9 @@
-"""What moved: one row per pair, from its first logged evaluation to its last, read from `pair_log.parquet`.
+"""Margin change per pair, from its first logged evaluation to its last, read from `pair_log.parquet`.
 
-Everything of the slice report is computed from these few columns. Pairs are sorted by id on reading, so that no
-number depends on the order in which a run wrote its rows. beta is not read from the settings but from the log
-itself (margin = beta * ((lc - rc) - (lr - rr)) is linear in it), so a log explains itself years later.
+Everything in the slice report is computed from these columns. Pairs are sorted by id on reading, so no number depends
+on the order in which a run wrote its rows. beta comes from the log itself, not from the run's settings.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ import pyarrow.compute as pc
 
 from dpo_train.config import TrainError
 from dpo_train.data.axes import Columns, columns_of
+from dpo_train.logs.pair_log import beta_of
 from dpo_train.statistics import Bools, Floats, Ints
 
 LOGPS = ("logp_chosen", "logp_rejected", "ref_logp_chosen", "ref_logp_rejected")
@@ -52,16 +51,6 @@ def check_log(pair_log: pa.Table) -> None:
             f"pair_log: {twice.num_rows} pairs are logged twice, first {row['pair_id']} at step {row['step']} of "
             f"{row['split']}; a resumed run must drop the rows after its checkpoint before it appends."
         )
-
-
-def beta_of(pair_log: pa.Table) -> float:
-    """The beta that the margins were logged with; 1 where nothing has moved yet."""
-    columns = {name: pair_log[name].cast(pa.float64()).to_numpy() for name in (*LOGPS, "margin")}
-    raw = (columns["logp_chosen"] - columns["ref_logp_chosen"]) - (
-        columns["logp_rejected"] - columns["ref_logp_rejected"]
-    )
-    scale = math.fsum(raw * raw)  # exactly rounded, so that the order of the rows cannot show
-    return math.fsum(raw * columns["margin"]) / scale if scale > 0 else 1.0
 
 
 def splits_of(pair_log: pa.Table) -> list[str]:

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpo_train.logs.pair_log import with_beta
+
 BETA = 0.1
 STEPS = (0, 5, 10)
 
@@ -66,7 +68,8 @@ def tables(prompts: int = 120, seed: int = 0, splits: tuple[str, ...] = ("valida
                         weight=1.0,
                     )
     pair_log, pairs = pa.table(log), pa.table(meta)
-    return pair_log.take(generator.permutation(pair_log.num_rows)), pairs.take(generator.permutation(pairs.num_rows))
+    pair_log = with_beta(pair_log.take(generator.permutation(pair_log.num_rows)), BETA)
+    return pair_log, pairs.take(generator.permutation(pairs.num_rows))
 
 
 def _append(columns: dict[str, list[object]], **row: object) -> None:

@@ -8,10 +8,11 @@ from helpers import synthetic_run
 
 from dpo_train.config import TrainError
 from dpo_train.data.axes import columns_of, label, left_out
+from dpo_train.logs.pair_log import beta_of
 from dpo_train.report.table import render
 from dpo_train.slices import table as slices
 from dpo_train.slices.adjusted import adjusted_effects, rank_axes
-from dpo_train.slices.margin_change import beta_of, movement
+from dpo_train.slices.margin_change import movement
 
 
 def rows_of(pair_log: pa.Table, pairs: pa.Table, draws: int = 300) -> dict[tuple[str, str, str], dict[str, object]]:
@@ -142,7 +143,9 @@ def test_axes_are_ranked_by_what_they_explain(planted: tuple[pa.Table, pa.Table]
 
 
 def test_beta_is_read_from_the_log(planted: tuple[pa.Table, pa.Table]) -> None:
-    assert beta_of(planted[0]) == pytest.approx(synthetic_run.BETA)
+    assert beta_of(planted[0]) == synthetic_run.BETA
+    with pytest.raises(TrainError, match="found no beta in the schema metadata"):
+        beta_of(planted[0].replace_schema_metadata(None))
 
 
 def test_every_text_column_with_few_values_is_an_axis_and_the_rest_is_named(
