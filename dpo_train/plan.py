@@ -30,7 +30,7 @@ from dpo_train.setup import BUDGETS, cache_of, encoder_of, reference_pairs, step
 SHARE_OF_PEAK = 0.6  # of the measured matmul rate that steps reach: .54 to .61 seen on 2 CPU cores (bench_plan.py)
 
 
-def plan(config: TrainConfig, version: Path) -> dict[str, Any]:
+def estimate(config: TrainConfig, version: Path) -> dict[str, Any]:
     """Plain numbers about a run that was not made; raises `TrainError` as the run would."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:

@@ -15,7 +15,7 @@ import typer
 from dpo_data.text.escape import inert
 from flows import output
 from flows.cli import data, runs, sources
-from flows.cli.options import Json, Store
+from flows.cli.options import Json, Store, Yes, check_yes
 from flows.environment import STORE, first_process, processes
 from flows.output import answer, aside, columns, working
 
@@ -56,11 +56,10 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """What a file holds and what would become of it; writes nothing."""
-    from dpo_data.ingest import paths
-    from dpo_data.ingest.preview import inspect as look
+    from dpo_data.ingest import paths, preview
     from flows.cli.text import inspection_lines
 
-    found = [asdict(look(file, format)) for file in paths.find(path, format=format)]
+    found = [asdict(preview.inspect(file, format)) for file in paths.find(path, format=format)]
     answer({"files": found}, as_json, [line for file in found for line in inspection_lines(file)])
 
 
@@ -75,14 +74,13 @@ def refresh(
     """Ingest what is new, measure it, decide, and publish a version."""
     from flows.cli.text import refresh_lines
     from flows.recipe import load
-    from flows.refresh import check_sources
-    from flows.refresh import refresh as work
+    from flows.refresh import check_sources, refresh
 
     loaded = load(recipe, sets or ())
     if not no_prefect:
         check_sources(loaded)
     with working("refresh"):
-        summary = _flow("refresh", work, store, no_prefect, loaded)
+        summary = _flow("refresh", refresh, store, no_prefect, loaded)
     answer(summary, as_json, refresh_lines(summary))
 
 
@@ -91,9 +89,7 @@ def versions(
     prune: Annotated[
         int | None, typer.Option(metavar="KEEP", help="Which versions could go, were only the KEEP newest to stay.")
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="With --prune: remove them; without it nothing is touched.")
-    ] = False,
+    yes: Yes = False,
     store: Store = STORE,
     as_json: Json = False,
 ) -> None:
@@ -102,8 +98,7 @@ def versions(
     from flows.cli.text import pruning_lines, version_lines
     from flows.schedules import awaited
 
-    if yes and prune is None:
-        raise typer.BadParameter("--yes goes with --prune KEEP")
+    check_yes(yes, prune)
     if prune is None:
         listed = retention.published(store)
         answer({"versions": [asdict(version) for version in listed]}, as_json, version_lines(listed))
@@ -126,8 +121,7 @@ def train(
     """Train on a version and write the slice report; goes on where an interrupted run stopped."""
     from flows.cli.text import plan_lines, train_lines
     from flows.recipe import load, train_config
-    from flows.train import assist
-    from flows.train import train as work
+    from flows.train import assist, train
 
     config = train_config(load(recipe, sets or ()), str(recipe))
     if not first_process():
@@ -136,17 +130,17 @@ def train(
         return
     if plan:
         from dpo_data.store.versions import open_version
-        from dpo_train.plan import plan as estimate
+        from dpo_train.plan import estimate
 
         expected = estimate(config, open_version(store, version).path)
         answer(expected, as_json, plan_lines(expected))
         return
     with working("train", own_bars=True):
-        summary = _flow("train", work, store, no_prefect, config, version)
+        summary = _flow("train", train, store, no_prefect, config, version)
     if merge:
-        from dpo_train.policy.merge_adapter import merge as merged
+        from dpo_train.policy import merge_adapter
 
-        summary["merged"] = str(merged(Path(summary["path"])))
+        summary["merged"] = str(merge_adapter.merge(Path(summary["path"])))
     answer(summary, as_json, train_lines(summary))
 
 
@@ -186,14 +180,14 @@ def retrain(
     from flows.cli.text import retrain_lines
     from flows.recipe import load, train_config
     from flows.refresh import check_sources
-    from flows.retrain import retrain as work
+    from flows.retrain import retrain
 
     loaded = load(recipe, sets or ())
     config = train_config(loaded, str(recipe))
     if not no_prefect:
         check_sources(loaded)
     with working("retrain", own_bars=True):
-        summary = _flow("retrain", work, store, no_prefect, loaded, config)
+        summary = _flow("retrain", retrain, store, no_prefect, loaded, config)
     answer(summary, as_json, retrain_lines(summary))
 
 
@@ -205,9 +199,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the Prefect page; 0: any free one.")] = 4200,
 ) -> None:
     """Refresh on a schedule, and train whenever a refresh published something new."""
-    from flows.schedules import serve as wait
+    from flows import schedules
 
-    code = wait(recipe, store, cron, port)
+    code = schedules.serve(recipe, store, cron, port)
     if code:
         raise typer.Exit(code)
 

@@ -41,11 +41,10 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """The whole story of one comparison: votes, measures against limits, reasons, twins, margins."""
-    from dpo_data.analysis.explain import explain as tell
-    from dpo_data.analysis.explain import render
+    from dpo_data.analysis import explain
 
-    story = tell(store, query)
-    answer(story, as_json, [] if as_json else render(story).splitlines())
+    story = explain.explain(store, query)
+    answer(story, as_json, [] if as_json else explain.render(story).splitlines())
 
 
 @app.command()
@@ -74,10 +73,10 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What entered, left, flipped or changed its split between two versions, and why."""
-    from dpo_data.analysis.diff import compare_versions as compare
+    from dpo_data.analysis.diff import compare_versions
     from flows.cli.text import diff_lines
 
-    changed = compare(store, old, new)
+    changed = compare_versions(store, old, new)
     answer(changed, as_json, diff_lines(changed))
 
 
@@ -89,9 +88,9 @@ def sql(
     as_json: Json = False,
 ) -> None:
     """Ask a version in SQL (DuckDB)."""
-    from dpo_data.analysis.sql import query as ask
+    from dpo_data.analysis import sql
 
-    rows = ask(store, query, version)
+    rows = sql.query(store, query, version)
     names = list(rows[0]) if rows else []
     table = [names, *[[str(row[name])[:80] for name in names] for row in rows]]
     answer({"rows": rows}, as_json, columns(table, indent="") if rows else ["no rows"])
@@ -112,10 +111,10 @@ def review(
     from flows.cli.review import finding_lines, serve
 
     if findings:
-        from dpo_data.review.results import findings as found_by
+        from dpo_data.review import results
         from dpo_data.store.versions import open_version
 
-        found = found_by(store, open_version(store, version))
+        found = results.findings(store, open_version(store, version))
         answer(found, as_json, finding_lines(found))
         return
     serve(store, version, host, port, token, tuple(name or ()), say)
@@ -138,8 +137,7 @@ def export(
     """
     from typing import cast
 
-    from dpo_data.analysis.export import Format
-    from dpo_data.analysis.export import export as write
+    from dpo_data.analysis import export
 
-    count = write(store, path, cast("Format", format), where=where, version=version, sample=sample)
+    count = export.export(store, path, cast("export.Format", format), where=where, version=version, sample=sample)
     answer({"path": str(path), "comparisons": count}, as_json, [f"{count} comparisons written to {path}"])

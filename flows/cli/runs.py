@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import Json, Store
+from flows.cli.options import Json, Store, Yes, check_yes
 from flows.environment import STORE
 from flows.output import answer, columns
 
@@ -89,15 +89,12 @@ def runs(
     prune_to: Annotated[
         int | None, typer.Option("--prune", metavar="KEEP", help="Which runs could go if the KEEP newest stay.")
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="With --prune: remove them; without it nothing is touched.")
-    ] = False,
+    yes: Yes = False,
     store: Store = STORE,
     as_json: Json = False,
 ) -> None:
     """List runs with date, version, margin, size; with --prune KEEP, remove old ones."""
-    if yes and prune_to is None:
-        raise typer.BadParameter("--yes goes with --prune KEEP")
+    check_yes(yes, prune_to)
     if prune_to is None:
         found = listed(store)
         answer({"runs": [asdict(run) for run in found]}, as_json, _lines(found))

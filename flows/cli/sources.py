@@ -26,12 +26,12 @@ def sources(
     as_json: Json = False,
 ) -> None:
     """Every batch with its source, files, format, date and counts, and whether it is superseded or forgotten."""
-    from dpo_data.analysis import sources as asked
+    from dpo_data.analysis import sources
     from flows.recipe import load
 
     names = None if recipe is None else [source.name for source in load(recipe).sources]
-    rows = asked.rows(store, names)
-    gone = [] if names is None else asked.departed(store, names)
+    rows = sources.rows(store, names)
+    gone = [] if names is None else sources.departed(store, names)
     value = {"batches": [asdict(row) for row in rows], "departed": [asdict(row) for row in gone]}
     answer(value, as_json, [*batch_lines(rows, store), *departed_lines(value["departed"], store)])
 
@@ -47,10 +47,10 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Take a source, a batch, an annotator or a comparison out of every future version, or with --undo back in."""
-    from dpo_data.analysis.forgetting import forget as leave_out
+    from dpo_data.analysis import forgetting
 
     given = {"source": source, "batch": batch, "annotator": annotator, "comparison": comparison}
     if sum(name is not None for name in given.values()) != 1:
         raise typer.BadParameter("give exactly one of --source, --batch, --annotator and --comparison")
-    change = leave_out(store, undo=undo, **given)
+    change = forgetting.forget(store, undo=undo, **given)
     answer({**asdict(change), "undo": undo}, as_json, change_lines(change, undo, store))

@@ -42,14 +42,14 @@ def make_version(folder: Path) -> Path:
 def measure(what: str, version: Path, run: Path, steps: int) -> dict[str, float]:
     """Minutes and GB, foretold (`plan`) or taken (`train`)."""
     from dpo_train.config import TrainConfig
-    from dpo_train.plan import plan
+    from dpo_train.plan import estimate
     from dpo_train.train import train
 
     settings = {"max_steps": steps, "eval_steps": 2, "probe_pairs": 8, "report_to": (), "stop_when_flat": False}
     config = TrainConfig.model_validate({"use_cpu": True, **settings})
     began = time.perf_counter()
     if what == "plan":
-        expected = plan(config, version)
+        expected = estimate(config, version)
         return {"minutes": expected["minutes"], "memory_gb": expected["memory_gb"]}
     speed = train(config, version, run).speed
     taken = {"minutes": (time.perf_counter() - began) / 60, "memory_gb": speed["peak_memory_gb"]}

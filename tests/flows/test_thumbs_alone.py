@@ -13,7 +13,7 @@ from dpo_data.release.checks import PublishGates
 from dpo_data.schema import DataError
 from dpo_data.store import versions
 from dpo_train.config import TrainError
-from dpo_train.plan import plan
+from dpo_train.plan import estimate
 from flows.cli.text import refresh_lines
 from flows.refresh import RefreshSummary, refresh
 from flows.train import train
@@ -72,7 +72,10 @@ def test_a_loss_of_pairs_on_thumbs_alone_is_told_which_losses_fit(
 ) -> None:
     store, _ = published
     config = tiny.settings(tiny.model_folder(tmp_path / "model"))
-    for attempt in (lambda: train(config, "current", store), lambda: plan(config, versions.open_version(store).path)):
+    for attempt in (
+        lambda: train(config, "current", store),
+        lambda: estimate(config, versions.open_version(store).path),
+    ):
         with pytest.raises(TrainError, match=r"20 single responses with a thumb and no pairs.*kto or apo_zero_unp"):
             attempt()
 

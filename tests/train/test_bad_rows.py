@@ -12,7 +12,7 @@ from helpers import tiny
 
 from dpo_data.text import token_counts
 from dpo_train.config import TrainConfig, TrainError
-from dpo_train.plan import plan
+from dpo_train.plan import estimate
 from dpo_train.train import RunSummary, train
 
 settings = partial(tiny.settings, max_steps=1, probe_pairs=4)
@@ -67,7 +67,7 @@ def test_a_row_that_the_template_refuses_is_left_out_and_the_run_goes_on(
     assert checked["dropped"] == {"refused_by_template": 1}
     assert [(row["pairs"], row["ids"]) for row in checked["refused"]] == [(1, ["train-0003"])]
     assert "the chat template refuses 1 pairs (train-0003): TemplateError" in " ".join(summary.notes)
-    assert plan(settings(model), version)["pairs"] == 39
+    assert estimate(settings(model), version)["pairs"] == 39
 
 
 def test_a_message_without_content_is_a_row_left_out(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from helpers import tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo_train.config import TrainError
-from dpo_train.plan import plan
+from dpo_train.plan import estimate
 from dpo_train.policy import saved
 from dpo_train.policy.merge_adapter import merge
 from dpo_train.progress import quiet_peft
@@ -216,7 +216,7 @@ def test_an_adapter_as_model_is_refused_before_anything_is_scored(
     run, version = run_of_adapter
     config = settings(run / "adapter", max_steps=2, **STARTS[start])
     base = str(run.parent / "model")
-    for ask in (lambda: train(config, version, tmp_path / "run"), lambda: plan(config, version)):
+    for ask in (lambda: train(config, version, tmp_path / "run"), lambda: estimate(config, version)):
         with pytest.raises(TrainError, match=f"is an adapter of {base!r}, expected a whole model.*merge it first"):
             ask()
     assert not [path for path in (tmp_path / "run").glob("*") if path.name != "claim.json"]

@@ -237,10 +237,10 @@ def test_a_model_that_cannot_be_opened_is_named_with_what_would_do(place: tuple[
 
 
 def test_a_plan_counts_what_the_run_will_do_and_trains_nothing(place: tuple[Path, Path], tmp_path: Path) -> None:
-    from dpo_train.plan import plan
+    from dpo_train.plan import estimate
 
     model, version = place
-    expected = plan(settings(model), version)
+    expected = estimate(settings(model), version)
     summary = train(settings(model), version, tmp_path / "run")
     assert expected["steps"] == summary.planned_steps == 10
     assert expected["evaluations"] == 5

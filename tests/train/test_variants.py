@@ -105,11 +105,11 @@ def test_a_plan_counts_every_token_that_the_run_will_read(
     place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dpo_train import evaluation, reference
-    from dpo_train.plan import plan
+    from dpo_train.plan import estimate
 
     version = tiny.version(tmp_path, train=14, validation=5, test=3)
     config = settings(place[0], use_peft=False, dtype="float32", max_steps=3, eval_steps=2, probe_pairs=4, seed=1)
-    expected = plan(config, version)
+    expected = estimate(config, version)
     read = {"reference": 0, "evaluation": 0, "training": 0}
     scored = reference.scored
 
