@@ -1,24 +1,24 @@
-"""Means, contrasts, slopes and intervals for pairs that come in groups by prompt.
+"""Means, contrasts, slopes and intervals for pairs that are grouped by prompt.
 
-Pairs of one prompt resemble each other, so every interval here is clustered: residuals are summed by
-prompt before they are squared (CR1, G/(G-1), Student's t with G-1 degrees of freedom; Miller,
-arXiv 2411.00640). Student's t is written out below, since a training box has numpy but no scipy.
+Pairs of one prompt are not independent, so every interval is clustered: residuals are summed per prompt before they are
+squared (CR1, G/(G-1), Student's t with G-1 degrees of freedom; Miller, arXiv 2411.00640).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
 
 LEVEL = 0.95
 POWER = 0.80  # of the smallest effect that could have been seen
@@ -36,61 +36,18 @@ class Estimate(NamedTuple):
     freedom: float
 
 
-def _beta_fraction(a: float, b: float, x: float) -> float:
-    """The continued fraction of the incomplete beta function (Numerical Recipes 6.4, Lentz's method)."""
-    tiny = 1e-300
-    c, d = 1.0, 1.0 - (a + b) * x / (a + 1.0)
-    d = 1.0 / (d if abs(d) > tiny else tiny)
-    result = d
-    for m in range(1, 500):
-        for numerator in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1.0 + numerator * d
-            d = 1.0 / (d if abs(d) > tiny else tiny)
-            c = 1.0 + numerator / c
-            c = c if abs(c) > tiny else tiny
-            result *= c * d
-        if abs(c * d - 1.0) < 1e-15:
-            break
-    return result
-
-
 def t_tail(t: float, freedom: float) -> float:
     """P(|T| > |t|) for Student's T: the two-sided p-value; NaN in, NaN out."""
     if math.isnan(t) or math.isnan(freedom) or freedom <= 0:
         return math.nan
-    if math.isinf(t):
-        return 0.0
-    a, b = freedom / 2, 0.5
-    x, rest = freedom / (freedom + t * t), t * t / (freedom + t * t)
-    if rest <= 0:
-        return 1.0
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest))
-    if x < (a + 1) / (a + b + 2):
-        return front * _beta_fraction(a, b, x) / a
-    return 1.0 - front * _beta_fraction(b, a, rest) / b
+    return float(2 * stdtr(freedom, -abs(t)))
 
 
-@lru_cache(maxsize=4096)
 def t_quantile(probability: float, freedom: float) -> float:
-    """The t with P(T <= t) = probability, for probability >= 1/2.
-
-    Newton's method from the normal quantile, which lies to the left: the distribution function is concave there, so
-    every step stays on the left and the steps only shrink.
-    """
+    """The t with P(T <= t) = probability; NaN without degrees of freedom."""
     if math.isnan(freedom) or freedom <= 0:
         return math.nan
-    t = NormalDist().inv_cdf(probability)
-    log_peak = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
-    for _ in range(200):
-        density = math.exp(log_peak - (freedom + 1) / 2 * math.log1p(t * t / freedom))
-        step = (probability - 1 + t_tail(t, freedom) / 2) / density
-        t += step
-        if abs(step) < 1e-12 * (1 + t):
-            break
-    return t
+    return float(stdtrit(freedom, probability))
 
 
 def estimate(value: float, variance: float, pairs: int, prompts: int, freedom: float) -> Estimate:
@@ -298,6 +255,3 @@ def correlation(first: Floats, second: Floats) -> float:
     a, b = first - first.mean(), second - second.mean()
     scale = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / scale if scale > 0 else math.nan
-
-
-Indices = npt.NDArray[np.int64]
