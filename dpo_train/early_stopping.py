@@ -7,11 +7,13 @@ quality. Rising margins are no reason to go on, since log-loss can turn while th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from dpo_train.statistics import clustered_mean
 
@@ -29,6 +31,21 @@ class Evaluation(NamedTuple):
     spent: float
     margin: Floats
     log_loss: Floats
+
+
+def as_tensors(history: Sequence[Evaluation]) -> dict[str, Tensor]:
+    """The evaluations for a checkpoint: step and spent (evaluations,), margin and log_loss (evaluations, pairs)."""
+    columns = {name: [getattr(seen, name) for seen in history] for name in Evaluation._fields}
+    return {name: torch.from_numpy(np.array(values)) for name, values in columns.items()} if history else {}
+
+
+def from_tensors(saved: Mapping[str, Tensor]) -> list[Evaluation]:
+    """The evaluations that `as_tensors` gave, in their order."""
+    if not saved:
+        return []
+    columns = {name: saved[name].numpy() for name in Evaluation._fields}
+    rows = zip(*(columns[name] for name in Evaluation._fields), strict=True)
+    return [Evaluation(int(step), float(spent), margin, log_loss) for step, spent, margin, log_loss in rows]
 
 
 def flattened(history: Sequence[Evaluation], prompts: Sequence[str]) -> str | None:

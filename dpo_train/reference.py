@@ -283,3 +283,13 @@ def _check_finite(sums: Sums, pairs: Rows, places: Indices) -> None:
             f"{pairs.split}: log-probabilities of {int((~finite).sum())} pairs are not finite, first {names}. The "
             "weights have diverged (lower learning_rate) or the precision is too small (set dtype to float32)."
         )
+
+
+PROBE = 4  # pairs checked live before the first step
+
+
+def probe_pairs(indices: Indices, lengths: Indices) -> Indices:
+    """A few of the pairs, from the shortest to the lower quartile: enough to catch a fault, cheap to score."""
+    ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 4 + 1)]
+    picked: Indices = ordered[np.unique(np.linspace(0, len(ordered) - 1, PROBE).astype(int))]
+    return picked

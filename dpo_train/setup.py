@@ -26,7 +26,7 @@ from dpo_train.data.pairs import SPLITS, PairSet, open_pairs
 from dpo_train.data.preflight import preflight, sentences
 from dpo_train.data.sampler import Schedule
 from dpo_train.distributed import first_process, whole
-from dpo_train.early_stopping import Evaluation
+from dpo_train.early_stopping import Evaluation, as_tensors, from_tensors
 from dpo_train.logs.metrics import PairMetrics
 from dpo_train.logs.pair_log import PairLog
 from dpo_train.policy import fsdp
@@ -43,13 +43,12 @@ from dpo_train.policy.run_checks import (
     single_prompts,
 )
 from dpo_train.policy.scoring_modes import check_causal, choose_scoring_mode
-from dpo_train.reference import check_start, fingerprint, per_token
+from dpo_train.reference import check_start, fingerprint, per_token, probe_pairs
 from dpo_train.scoring import ReferencedPairs, Scoring, with_reference
 from dpo_train.statistics import Indices
 
 logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 1024, "cuda": 16384}  # tokens a pass: 512 to 2048 go alike on a CPU; on a GPU a guess
-PROBE = 4  # pairs checked live before the first step
 
 
 @dataclass
@@ -176,7 +175,7 @@ def prepare(config: TrainConfig, version: Path, run: Path, resume: bool) -> Trai
     start = known["train"].reference
     live = probe[np.isfinite(start.chosen[probe])]
     if len(live):
-        check_start(config.loss, policy, training, start, _spread(live, training.lengths))
+        check_start(config.loss, policy, training, start, probe_pairs(live, training.lengths))
 
     parameters = policy.trainable()
     return TrainingRun(
@@ -236,14 +235,13 @@ def _write_checkpoint(
 ) -> None:
     seen = job.scoring.seen
     numbers = {"spent": standing.spent, "candidates": standing.candidates, "seen": [seen.total, seen.count]}
-    history = {f"{seen.step}|{seen.spent!r}": np.stack([seen.margin, seen.log_loss]) for seen in standing.history}
     checkpoints.save(
         job.run / "checkpoints",
         standing.step,
         weights,
         moments,
         {**job.identity, **numbers},
-        {name: torch.from_numpy(value) for name, value in history.items()},
+        as_tensors(standing.history),
         keep=job.config.save_total_limit,
         ledger=ledger,
     )
@@ -258,11 +256,7 @@ def resume_from(checkpoint: Path, job: TrainingRun, log: PairLog) -> TrainState:
     checkpoints.load_optimizer(checkpoint, job.parameters, job.optimizer)
     job.scoring.seen.total, job.scoring.seen.count = state["seen"]
     log.resume(state["step"])
-    history = []
-    for name, value in checkpoints.read_history(checkpoint).items():
-        step, spent = name.split("|")
-        history.append(Evaluation(int(step), float(spent), *value.numpy()))
-    history.sort(key=lambda seen: seen.step)
+    history = from_tensors(checkpoints.read_history(checkpoint))
     logger.info("going on from step %d", state["step"])
     return TrainState(state["step"], state["spent"], state["candidates"], history)
 
@@ -300,10 +294,3 @@ def reference_pairs(
         taken = [schedule.window(step) for step in range(min(total, schedule.steps_per_epoch))]
         needed["train"] = np.unique(np.concatenate([needed["train"], *taken]))
     return needed
-
-
-def _spread(indices: Indices, lengths: Indices) -> Indices:
-    """A few of the pairs, from the shortest to the lower quartile: enough to catch a fault, cheap to score."""
-    ordered = indices[np.argsort(lengths[indices], kind="stable")][: max(1, len(indices) // 4 + 1)]
-    picked: Indices = ordered[np.unique(np.linspace(0, len(ordered) - 1, PROBE).astype(int))]
-    return picked

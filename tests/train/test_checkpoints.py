@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from helpers import tiny
 
 from dpo_train import checkpoints
 from dpo_train.config import TrainConfig, TrainError
+from dpo_train.early_stopping import Evaluation, as_tensors, from_tensors
 from dpo_train.train import train
 
 settings = partial(
@@ -229,3 +231,13 @@ def test_what_a_killed_training_left_half_written_is_swept(place: tuple[Path, Pa
     train(settings(model, save_steps=1), version, run, resume=True)
     assert not [path for path in litter if path.exists()]
     assert [path.name for path in run.rglob(".*")] == [".notes"]
+
+
+def test_the_history_of_evaluations_survives_a_checkpoint_to_the_bit() -> None:
+    draw = np.random.default_rng(0)
+    history = [Evaluation(step, step * 0.1, draw.normal(size=3), draw.normal(size=3)) for step in (0, 5, 10)]
+    again = from_tensors(as_tensors(history))
+    assert [(seen.step, seen.spent) for seen in again] == [(seen.step, seen.spent) for seen in history]
+    for one, other in zip(history, again, strict=True):
+        assert np.array_equal(one.margin, other.margin) and np.array_equal(one.log_loss, other.log_loss)
+    assert from_tensors(as_tensors([])) == []
